@@ -1,0 +1,166 @@
+"""Honest timing of generation, with and without a cache, and a model of what it should cost
+(notebook 05).
+
+All times are in seconds, read from PyTorch's benchmark clock, which waits for the device to finish.
+What is compared is interleaved: round after round, every contender runs once.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils.benchmark import Timer, timer
+from tqdm import tqdm
+
+from .generation import stream
+from .kv_cache import GrowingCache, PreallocatedCache
+
+LENGTHS = (10, 50, 100, 500, 1000)
+NO_CACHE, GROWING, PREALLOCATED = "no cache", "growing cache", "preallocated cache"
+CACHES = {NO_CACHE: None, GROWING: GrowingCache, PREALLOCATED: PreallocatedCache}
+
+
+def token_times(model: nn.Module, prompt: Tensor, num_tokens: int, contender: str) -> list[float]:
+    """Seconds from the start of a greedy generation until each of its tokens was there.
+
+    The first entry is the prefill (the time to the first token). `prompt` is (1, T).
+    """
+    cache = CACHES[contender]
+    options = {"use_cache": cache is not None}
+    if cache is not None:
+        options["past_kv"] = cache(model, prompt.size(0))
+    times = []
+    start = timer()
+    for _ in stream(model, prompt, num_tokens, temperature=0, **options):
+        times.append(timer() - start)
+    return times
+
+
+def sweep(
+    model: nn.Module,
+    prompt: Tensor,
+    num_tokens: int = max(LENGTHS),
+    rounds: int = 3,
+    contenders: Sequence[str] = tuple(CACHES),
+    run: Callable[..., list[float]] = token_times,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Time `rounds` interleaved generations of `num_tokens` tokens per contender, after a warm-up.
+
+    Returns one row per token: contender, round, tokens (how many are there by then), total
+    (seconds since the start) and step (seconds for this token alone).
+    """
+    for contender in contenders:
+        run(model, prompt, min(num_tokens, 20), contender)
+    frames = []
+    plan = [(r, contender) for r in range(rounds) for contender in contenders]
+    for r, contender in tqdm(plan, desc="sweep", unit="generation", disable=not progress):
+        total = np.array(run(model, prompt, num_tokens, contender))
+        step = np.diff(total, prepend=0.0)
+        tokens = np.arange(1, len(total) + 1)
+        columns = {"tokens": tokens, "total": total, "step": step}
+        frames.append(pd.DataFrame({"contender": contender, "round": r} | columns))
+    return pd.concat(frames, ignore_index=True)
+
+
+def totals(times: pd.DataFrame, lengths: Iterable[int] = LENGTHS) -> pd.DataFrame:
+    """Median, lowest and highest total seconds for each length (rows) and contender."""
+    chosen = times[times["tokens"].isin(list(lengths))]
+    groups = chosen.groupby(["tokens", "contender"], sort=False)["total"]
+    return groups.agg(["median", "min", "max"]).unstack("contender").swaplevel(axis=1)
+
+
+def per_token(times: pd.DataFrame, window: int = 40) -> pd.DataFrame:
+    """Seconds per decoded token, by position: median and quartiles over windows and rounds.
+
+    The first token (the prefill) is left out. Returns contender, tokens (middle of the window),
+    median, low, high.
+    """
+    decode = times[times["tokens"] > 1]
+    middle = (decode["tokens"] - 1) // window * window + window // 2
+    groups = decode.groupby(["contender", middle], sort=False)["step"]
+    table = groups.quantile([0.25, 0.5, 0.75]).unstack()
+    table.columns = ["low", "median", "high"]
+    return table.reset_index()
+
+
+def prefill_times(
+    model: nn.Module, lengths: Iterable[int] = LENGTHS, rounds: int = 9
+) -> pd.DataFrame:
+    """Seconds to run a prompt of each length once: into a preallocated cache, and without one.
+
+    Interleaved rounds of `torch.utils.benchmark.Timer`. Returns contender, tokens, median, low,
+    high (quartiles).
+    """
+    generator = torch.Generator().manual_seed(0)
+    tasks = {}
+    for length in lengths:
+        ids = torch.randint(model.output_projection.out_features, (1, length), generator=generator)
+        for contender, use_cache in ((NO_CACHE, False), (PREALLOCATED, True)):
+            task = {"model": model, "ids": ids.to(model.device), "use_cache": use_cache}
+            tasks[contender, length] = Timer(
+                "model(ids, use_cache=use_cache)", globals=task, num_threads=torch.get_num_threads()
+            )
+    seconds = {key: [] for key in tasks}
+    with torch.no_grad():
+        for _ in range(rounds):
+            for key, task in tasks.items():
+                seconds[key].append(task.timeit(1).median)
+    rows = [
+        (contender, length, *np.quantile(values, [0.5, 0.25, 0.75]))
+        for (contender, length), values in seconds.items()
+    ]
+    return pd.DataFrame(rows, columns=["contender", "tokens", "median", "low", "high"])
+
+
+def operations(model: nn.Module, new_tokens: int, all_tokens: int) -> int:
+    """Multiplications and additions in the matrix products of one forward pass.
+
+    `new_tokens` go through the model, each attends to `all_tokens` positions. Without a cache both
+    are the length of the sequence; with one, `new_tokens` is 1.
+    Source: Kaplan et al., "Scaling Laws for Neural Language Models", 2020, table 1.
+    """
+    d_model = model.output_projection.in_features
+    matrices = sum(
+        module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear)
+    )
+    attention = 2 * model.num_layers * d_model * all_tokens
+    return 2 * new_tokens * (matrices + attention)
+
+
+def cost_model(model: nn.Module, steps: pd.DataFrame) -> tuple[float, float]:
+    """Fit seconds = overhead + operations / rate to the *uncached* steps of `per_token`.
+
+    Returns overhead in seconds per forward pass, and rate in operations per second. What it says
+    about cached steps is then a prediction.
+    """
+    uncached = steps[steps["contender"] == NO_CACHE]
+    work = np.array([operations(model, n, n) for n in uncached["tokens"]], dtype=float)
+    seconds_per_operation, overhead = np.polyfit(work, uncached["median"], 1)
+    return float(overhead), float(1 / seconds_per_operation)
+
+
+def growth_exponent(
+    tokens: Sequence[float], seconds: Sequence[float], seed: int = 0
+) -> tuple[float, float, float]:
+    """Fit seconds = c * tokens ** exponent; return the exponent and its 95 % interval.
+
+    A straight line through the logarithms; the interval is a bootstrap over the points.
+    """
+    x, y = np.log(np.asarray(tokens, dtype=float)), np.log(np.asarray(seconds, dtype=float))
+    rng = np.random.default_rng(seed)
+    slopes = []
+    while len(slopes) < 1000:
+        chosen = rng.integers(len(x), size=len(x))
+        if len(set(chosen)) > 2:
+            slopes.append(np.polyfit(x[chosen], y[chosen], 1)[0])
+    low, high = np.quantile(slopes, [0.025, 0.975])
+    return float(np.polyfit(x, y, 1)[0]), float(low), float(high)
+
+
+def speed_up(times: pd.DataFrame, length: int, contender: str = PREALLOCATED) -> float:
+    """How many times faster `contender` generates `length` tokens: a ratio of medians."""
+    table = totals(times, [length])
+    return float(table.loc[length, (NO_CACHE, "median")] / table.loc[length, (contender, "median")])

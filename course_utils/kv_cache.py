@@ -1,0 +1,72 @@
+"""Two key/value caches behind one small interface (notebook 04).
+
+A cache belongs to one sequence (or one batch of sequences of equal length) of one model. It is
+opaque to the caller of `forward`: whatever `forward` returned goes back in. Both caches have
+
+    batch_size              sequences, side by side
+    length                  positions stored so far
+    append(layer, k, v)     store the new positions' k and v, return those of all positions
+    nbytes                  memory held, in bytes
+
+Shapes: B batch, H num_heads, Q new positions, K all positions, d d_head.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .transformer import DecoderOnlyTransformer
+
+
+class GrowingCache:
+    """Grows by concatenation: each append copies everything stored so far into a new tensor."""
+
+    def __init__(self, model: "DecoderOnlyTransformer", batch_size: int):
+        shape = (batch_size, model.num_heads, 0, model.d_head)
+        self.batch_size = batch_size
+        empty = torch.empty(shape, dtype=model.dtype, device=model.device)
+        self.keys = [empty] * model.num_layers
+        self.values = [empty] * model.num_layers
+
+    @property
+    def length(self) -> int:
+        return self.keys[0].size(2)
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store k, v (B, H, Q, d) of the new positions; return all k, v (B, H, K, d)."""
+        self.keys[layer] = torch.cat([self.keys[layer], k], dim=2)
+        self.values[layer] = torch.cat([self.values[layer], v], dim=2)
+        return self.keys[layer], self.values[layer]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.nbytes for t in self.keys + self.values)
+
+
+class PreallocatedCache:
+    """Room for `max_seq_len` positions, taken once; an append writes the new positions only."""
+
+    def __init__(self, model: "DecoderOnlyTransformer", batch_size: int):
+        shape = (model.num_layers, batch_size, model.num_heads, model.max_seq_len, model.d_head)
+        self.batch_size = batch_size
+        self.keys = torch.empty(shape, dtype=model.dtype, device=model.device)
+        self.values = torch.empty(shape, dtype=model.dtype, device=model.device)
+        self.lengths = [0] * model.num_layers
+
+    @property
+    def length(self) -> int:
+        return self.lengths[0]
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store k, v (B, H, Q, d) of the new positions; return views (B, H, K, d) of all."""
+        start, end = self.lengths[layer], self.lengths[layer] + k.size(2)
+        self.keys[layer, :, :, start:end] = k
+        self.values[layer, :, :, start:end] = v
+        self.lengths[layer] = end
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+    @property
+    def nbytes(self) -> int:
+        return self.keys.nbytes + self.values.nbytes

@@ -1,0 +1,146 @@
+"""Every figure of the course: one size, one look, readable in greyscale.
+
+Each function takes measured data and returns a matplotlib figure; nothing here measures anything.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from IPython.display import display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import nn
+
+from .benchmark import CACHES, GROWING, LENGTHS, NO_CACHE, PREALLOCATED, operations, totals
+
+SIZE = (9.0, 4.2)
+LOOK = {
+    NO_CACHE: {"color": "#D55E00", "linestyle": "-", "marker": "o"},
+    GROWING: {"color": "#0072B2", "linestyle": "-", "marker": "s"},
+    PREALLOCATED: {"color": "#009E73", "linestyle": "-", "marker": "^"},
+}
+THEORY = {"color": "black", "linestyle": (0, (4, 3)), "linewidth": 1.2}
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Display a figure in a notebook, once, with `alt` for those who cannot see it."""
+    display(figure, metadata={"image/png": {"alt": alt}})
+    plt.close(figure)
+
+
+def _figure(panels: int = 1) -> tuple[Figure, np.ndarray]:
+    figure, axes = plt.subplots(1, panels, figsize=SIZE, layout="constrained", squeeze=False)
+    for ax in axes[0]:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(alpha=0.25)
+    return figure, axes[0]
+
+
+def _log_axes(ax: Axes, ticks: tuple[int, ...]) -> None:
+    ax.set(xscale="log", yscale="log")
+    ax.set_xticks(ticks, [str(tick) for tick in ticks])
+    ax.minorticks_off()
+
+
+def latency_sweep(
+    times: pd.DataFrame,
+    steps: pd.DataFrame,
+    model: nn.Module,
+    fitted: tuple[float, float],
+    prompt_len: int,
+) -> Figure:
+    """Total time against tokens (left), time per token against position (right).
+
+    `times` from `benchmark.sweep`, `steps` from `benchmark.per_token`, `fitted` from
+    `benchmark.cost_model`. Bands: lowest to highest round (left), quartiles (right).
+    """
+    overhead, rate = fitted
+    figure, (left, right) = _figure(2)
+    table = totals(times, LENGTHS)
+    tokens = np.arange(1, max(LENGTHS) + 1)
+    theory = {}
+    for contender in (NO_CACHE, PREALLOCATED):
+        cached = contender != NO_CACHE
+        work = [operations(model, 1 if cached else n, n) for n in tokens + prompt_len - 1]
+        theory[contender] = overhead + np.array(work) / rate
+        left.plot(tokens[9:], theory[contender].cumsum()[9:], **THEORY)
+        right.plot(tokens, 1e3 * theory[contender], **THEORY)
+    for contender in times["contender"].unique():
+        look = LOOK[contender]
+        column = table[contender]
+        left.plot(column.index, column["median"], **look)
+        band = {"color": look["color"], "alpha": 0.2}
+        left.fill_between(column.index, column["min"], column["max"], **band)
+        part = steps[steps["contender"] == contender]
+        plain = look | {"marker": ""}
+        right.plot(part["tokens"], 1e3 * part["median"], **plain)
+        right.fill_between(part["tokens"], 1e3 * part["low"], 1e3 * part["high"], **band)
+    _log_axes(left, LENGTHS)
+    left.set(xlabel="tokens generated", ylabel="total time (s)", title="A whole generation")
+    right.set(xlabel="position of the token", ylabel="time for one token (ms)", ylim=(0, None))
+    right.set_title("Each of its tokens")
+    figure.legend(
+        handles=[
+            *(plt.Line2D([], [], label=contender, **LOOK[contender]) for contender in CACHES),
+            plt.Line2D([], [], label="cost model", **THEORY),
+        ],
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+    )
+    return figure
+
+
+def prefill(prefills: pd.DataFrame, fitted: tuple[float, float], model: nn.Module) -> Figure:
+    """Time to run the prompt once, against its length, with and without filling a cache.
+
+    `prefills` from `benchmark.prefill_times`; error bars are quartiles.
+    """
+    overhead, rate = fitted
+    figure, (ax,) = _figure()
+    for contender, part in prefills.groupby("contender", sort=False):
+        spread = 1e3 * np.array([part["median"] - part["low"], part["high"] - part["median"]])
+        look = LOOK[contender]
+        ax.errorbar(part["tokens"], 1e3 * part["median"], spread, label=contender, **look)
+    tokens = np.geomspace(prefills["tokens"].min(), prefills["tokens"].max(), 50)
+    theory = [1e3 * (overhead + operations(model, int(n), int(n)) / rate) for n in tokens]
+    ax.plot(tokens, theory, label="cost model", **THEORY)
+    _log_axes(ax, tuple(sorted(prefills["tokens"].unique())))
+    ax.set(xlabel="tokens in the prompt", ylabel="time (ms)", title="Prefill: the prompt, run once")
+    ax.legend(frameon=False)
+    return figure
+
+
+def growth(times: pd.DataFrame, lengths: np.ndarray, exponents: dict[str, tuple]) -> Figure:
+    """Total time against tokens with the fitted power laws `exponents` (exponent, low, high)."""
+    figure, (ax,) = _figure()
+    for contender, (exponent, low, high) in exponents.items():
+        seconds = totals(times, lengths)[contender]["median"]
+        label = f"{contender}: exponent {exponent:.2f} ({low:.2f} to {high:.2f})"
+        ax.plot(seconds.index, seconds, label=label, **(LOOK[contender] | {"linestyle": ""}))
+        middle = np.exp(np.log(seconds).mean() - exponent * np.log(seconds.index.to_numpy()).mean())
+        ax.plot(lengths, middle * lengths**exponent, **THEORY)
+    _log_axes(ax, tuple(int(n) for n in lengths[::2]))
+    ax.set(xlabel="tokens generated", ylabel="total time (s)")
+    ax.set_title("On logarithmic axes a power law is a straight line")
+    ax.legend(frameon=False)
+    return figure
+
+
+def training(log: pd.DataFrame) -> Figure:
+    """Loss and recall against training tokens; `log` is written by `course_utils.train`."""
+    figure, (left, right) = _figure(2)
+    for _, stage in log.groupby("stage", sort=False):
+        left.plot(stage["step"], stage["loss"], color="#0072B2")
+        right.plot(stage["step"], stage["recall"], color="#009E73")
+    for ax in (left, right):
+        for name, stage in log.groupby("stage", sort=False):
+            ax.axvline(stage["step"].min(), color="0.7", linewidth=0.8)
+            ax.annotate(
+                name, (stage["step"].min(), 0.99), xycoords=("data", "axes fraction"), rotation=90,
+                va="top", fontsize=8, color="0.3", xytext=(2, 0), textcoords="offset points",
+            )
+    left.set(xlabel="training step", ylabel="loss (nats per token)", title="Loss", ylim=(0, None))
+    right.set(xlabel="training step", ylabel="share right", ylim=(0, 1.02))
+    right.set_title("Repeated tokens, then words of answers")
+    return figure

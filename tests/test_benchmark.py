@@ -1,0 +1,165 @@
+"""The sweep's bookkeeping on made-up clocks, and its checks on caches that do not help."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers import random_ids, small_model
+
+from course_utils import benchmark, checks
+from course_utils.benchmark import CACHES, GROWING, NO_CACHE, PREALLOCATED
+from course_utils.evaluation import Report, Result
+
+
+def made_up(step_seconds, num_tokens=1000, rounds=3, noise=0.1):
+    """A sweep whose n-th token takes `step_seconds[contender](n)`, with some noise."""
+    rng = np.random.default_rng(0)
+
+    def run(model, prompt, tokens, contender):
+        n = np.arange(1, tokens + 1)
+        return np.cumsum(step_seconds[contender](n) * rng.uniform(1 - noise, 1 + noise, tokens))
+
+    return benchmark.sweep(None, None, num_tokens, rounds, contenders=tuple(step_seconds), run=run)
+
+
+def quadratic(n):
+    return 1e-3 + 1e-6 * n + 3e-8 * n**2
+
+
+def nearly_flat(n):
+    return 1e-3 + 1e-7 * n
+
+
+HEALTHY = {NO_CACHE: quadratic, GROWING: nearly_flat, PREALLOCATED: nearly_flat}
+
+
+def test_sweep_counts_every_token_of_every_round():
+    times = made_up(HEALTHY, num_tokens=30, rounds=2, noise=0)
+    assert len(times) == 3 * 2 * 30
+    table = benchmark.totals(times, [10, 30])
+    expected = quadratic(np.arange(1, 31)).sum()
+    assert table.loc[30, (NO_CACHE, "median")] == pytest.approx(expected)
+    assert (table[NO_CACHE]["min"] <= table[NO_CACHE]["max"]).all()
+
+
+def test_per_token_leaves_the_prefill_out():
+    slow_start = {NO_CACHE: lambda n: np.where(n == 1, 100.0, 1.0)}
+    steps = benchmark.per_token(made_up(slow_start, num_tokens=100, noise=0))
+    assert steps["high"].max() == 1.0
+
+
+def test_healthy_timings_pass():
+    times = made_up(HEALTHY)
+    checks.check_all_lengths_timed(times, benchmark.LENGTHS)
+    checks.check_cached_steps_grow_slowly(benchmark.per_token(times))
+    checks.check_speed_up_rises(times)
+
+
+@pytest.mark.parametrize("contender", [GROWING, PREALLOCATED])
+def test_a_cache_that_does_not_help_is_seen(contender):
+    times = made_up(HEALTHY | {contender: quadratic})
+    with pytest.raises(AssertionError, match=f"With the {contender}"):
+        checks.check_cached_steps_grow_slowly(benchmark.per_token(times))
+    with pytest.raises(AssertionError, match=f"The {contender} makes 1000 tokens"):
+        checks.check_speed_up_rises(times)
+
+
+def test_a_missing_length_is_seen():
+    with pytest.raises(AssertionError, match="Timings are missing"):
+        checks.check_all_lengths_timed(made_up(HEALTHY, num_tokens=500), benchmark.LENGTHS)
+
+
+def switched_off(model, prompt, num_tokens, contender):
+    """A run that says it has a cache and quietly generates without one."""
+    return benchmark.token_times(model, prompt, num_tokens, NO_CACHE)
+
+
+@pytest.mark.parametrize(("run", "helps"), [(benchmark.token_times, True), (switched_off, False)])
+def test_real_timings_tell_a_working_cache_from_one_switched_off(run, helps):
+    torch.manual_seed(0)
+    model = small_model(dtype=torch.float32, d_model=64, d_ff=256, max_seq_len=640, num_layers=1)
+    with torch.no_grad():
+        times = benchmark.sweep(
+            model, random_ids(1, 10), 600, rounds=1, contenders=(NO_CACHE, PREALLOCATED), run=run
+        )
+    if helps:
+        checks.check_cached_steps_grow_slowly(benchmark.per_token(times), factor=2)
+    else:
+        with pytest.raises(AssertionError, match="use_cache"):
+            checks.check_cached_steps_grow_slowly(benchmark.per_token(times), factor=2)
+
+
+def test_growth_exponent_of_a_power_law():
+    tokens = np.geomspace(64, 1024, 9)
+    noise = np.random.default_rng(0).uniform(0.95, 1.05, 9)
+    exponent, low, high = benchmark.growth_exponent(tokens, 3e-6 * tokens**1.8 * noise)
+    assert low < 1.8 < high
+    assert exponent == pytest.approx(1.8, abs=0.05)
+    checks.check_total_is_polynomial((exponent, low, high))
+
+
+def test_exponential_growth_is_not_taken_for_a_polynomial():
+    tokens = np.geomspace(64, 1024, 9)
+    with pytest.raises(AssertionError, match="between 1 and 3"):
+        checks.check_total_is_polynomial(benchmark.growth_exponent(tokens, np.exp(tokens / 100)))
+
+
+def test_operations_by_hand():
+    model = small_model(num_layers=1, d_model=4, d_ff=8, vocab_size=10, num_heads=1)
+    matrices = 4 * 4 * 4 + 2 * 4 * 8 + 4 * 10
+    assert benchmark.operations(model, 1, 1) == 2 * (matrices + 2 * 4)
+    assert benchmark.operations(model, 3, 5) == 2 * 3 * (matrices + 2 * 4 * 5)
+
+
+def test_operations_agree_with_pytorchs_counter():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = small_model(dtype=torch.float32)
+    for new in (7, 1):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(random_ids(1, new))
+        assert counter.get_total_flops() == benchmark.operations(model, new, new)
+
+
+def test_cost_model_recovers_its_constants():
+    model = small_model()
+    tokens = np.arange(20, 1000, 40)
+    work = np.array([benchmark.operations(model, n, n) for n in tokens])
+    steps = pd.DataFrame({"contender": NO_CACHE, "tokens": tokens, "median": 2e-3 + work / 5e9})
+    overhead, rate = benchmark.cost_model(model, steps)
+    assert overhead == pytest.approx(2e-3)
+    assert rate == pytest.approx(5e9)
+
+
+def test_the_contenders_really_use_their_caches(monkeypatch):
+    model = small_model()
+    used = []
+    for name, cache in CACHES.items():
+        if cache is not None:
+            original = cache.append
+
+            def spy(self, *args, name=name, original=original):
+                used.append(name)
+                return original(self, *args)
+
+            monkeypatch.setattr(cache, "append", spy)
+    for contender in CACHES:
+        used.clear()
+        assert len(benchmark.token_times(model, random_ids(1, 3), 4, contender)) == 4
+        assert set(used) == ({contender} if contender != NO_CACHE else set())
+
+
+def test_prefill_times_have_a_row_for_each_length_and_contender():
+    table = benchmark.prefill_times(small_model(), lengths=(2, 8), rounds=2)
+    assert len(table) == 4
+    assert (table[["low", "median", "high"]] > 0).all(axis=None)
+
+
+def test_check_report():
+    passed = Result("case 0", "1 x 2", checks=1)
+    checks.check_report(Report("Title", 1e-9, [passed]))
+    failed = Result("case 1", "1 x 2", checks=1, problems=["first differs at position 3"])
+    with pytest.raises(AssertionError, match="1 of 2 cases passed. case 1: first differs"):
+        checks.check_report(Report("Title", 1e-9, [passed, failed]))
+    with pytest.raises(AssertionError, match="no check was run"):
+        checks.check_report(Report("Title", 1e-9, []))

@@ -1,0 +1,539 @@
+"""Tests of course.py, of the lists of packages it installs, and of environment.yml.
+
+Most of them run a copy of course.py in a folder of its own, beside small programs that take the
+place of venv, pip, pytest and the training, write down how they were called, and end as told.
+"""
+
+import ast
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.error
+import urllib.request
+import venv
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = (ROOT / "course.py").read_text(encoding="utf-8")
+PIP = ["install", "-c", "constraints.txt", "-e", ".[test]"]
+
+STAND_IN = """
+import json, os, sys, time
+
+name = "NAME"
+with open("calls.txt", "a") as file:
+    variables = {key: os.environ.get(key) for key in ("OMP_NUM_THREADS", "JUPYTER_PREFER_ENV_PATH")}
+    print(json.dumps([name, sys.argv[1:], variables]), file=file)
+try:
+    if name == os.environ.get("SLOW"):
+        print("ready", flush=True)
+        time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(1)
+    print("put away", flush=True)
+    sys.exit(7)
+sys.exit(int(os.environ.get(name.upper() + "_STATUS", 0)))
+"""
+
+
+class Folder:
+    """A copy of the course's front door, with stand-ins for all it starts."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        path.mkdir()
+        for name in ("course.py", "pyproject.toml", "constraints.txt"):
+            shutil.copy(ROOT / name, path)
+        for name in ("venv", "pip", "pytest"):
+            (path / f"{name}.py").write_text(STAND_IN.replace("NAME", name))
+        (path / "course_utils").mkdir()
+        (path / "course_utils" / "train.py").write_text(STAND_IN.replace("NAME", "train"))
+        (path / "notebooks").mkdir()
+        venv.create(path / ".venv", symlinks=os.name != "nt")
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, str(self.path / "course.py"), *arguments]
+
+    def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+        """Run the copy, from another folder."""
+        return subprocess.run(
+            self.command(*arguments),
+            env=os.environ | variables,
+            cwd=self.path.parent,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def calls(self) -> list[list]:
+        """What was called since the last time: name, arguments, some environment variables."""
+        path = self.path / "calls.txt"
+        lines = path.read_text().splitlines() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return [json.loads(line) for line in lines]
+
+    def names(self) -> list[str]:
+        return [call[0] for call in self.calls()]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy in which nothing has been set up, in a folder with a space in its name."""
+    return Folder(tmp_path / "the course")
+
+
+@pytest.fixture
+def ready(folder):
+    """A copy that is set up."""
+    assert folder.run("setup").returncode == 0
+    folder.calls()
+    return folder
+
+
+@pytest.fixture
+def course():
+    """The module course.py, loaded without starting anything."""
+    specification = importlib.util.spec_from_file_location("course", ROOT / "course.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+# The file
+
+
+def test_is_short():
+    assert len(SOURCE.splitlines()) < 100
+
+
+def test_imports_the_standard_library_only():
+    imported = set()
+    for node in ast.walk(ast.parse(SOURCE)):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module.split(".")[0])
+    assert imported <= sys.stdlib_module_names, imported - sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("minor", [6, 10])
+def test_old_python_is_told_what_to_do(folder, minor):
+    ast.parse(SOURCE, feature_version=(3, minor))
+    program = (
+        "import hashlib, json, pathlib, runpy, signal, subprocess, sys\n"
+        f"sys.version_info, sys.version = (3, {minor}, 1), '3.{minor}.1 (an old one)'\n"
+        "sys.argv = ['course.py', 'setup']\n"
+        f"runpy.run_path({str(folder.path / 'course.py')!r}, run_name='__main__')\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "needs Python 3.11 or newer" in done.stderr
+    assert f"3.{minor}.1." in done.stderr
+    assert "https://www.python.org/downloads" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["labs"], ["--help"], [""]])
+def test_unknown_task_gets_the_usage_and_starts_nothing(folder, arguments):
+    done = folder.run(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    for task in ("lab", "test", "train", "setup"):
+        assert re.search(rf"^  {task} ", done.stderr, re.MULTILINE), task
+    assert folder.names() == []
+
+
+# Setting up
+
+
+def test_setup_happens_once(folder):
+    assert folder.run("setup").returncode == 0
+    (name, arguments, _), pip = folder.calls()
+    assert (name, arguments) == ("venv", ["--clear", str(folder.path / ".venv")])
+    assert pip[:2] == ["pip", PIP]
+    assert folder.run("setup").returncode == 0
+    assert folder.names() == []
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
+def test_setup_starts_afresh_when_a_list_of_packages_changes(ready, name):
+    with open(ready.path / name, "a") as file:
+        print("# another line", file=file)
+    assert ready.run("setup").returncode == 0
+    assert ready.names() == ["venv", "pip"]
+
+
+def test_setup_starts_afresh_when_the_folder_has_moved(ready):
+    ready.path = ready.path.rename(ready.path.with_name("moved"))
+    assert ready.run("setup").returncode == 0
+    assert ready.names() == ["venv", "pip"]
+
+
+def test_setup_starts_afresh_when_its_python_has_gone(ready, course):
+    (ready.path / course.PYTHON.relative_to(ROOT)).unlink()
+    assert ready.run("setup", VENV_STATUS="1").returncode == 1
+    assert ready.names() == ["venv"]
+
+
+def test_failing_pip_is_reported_in_a_line_and_repaired(folder):
+    done = folder.run("train", PIP_STATUS="1")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "pip did not install" in done.stderr
+    assert "run the same command again" in done.stderr
+    assert folder.names() == ["venv", "pip"]
+    assert folder.run("train").returncode == 0
+    assert folder.names() == ["venv", "pip", "train"]
+
+
+def test_failed_update_is_not_taken_for_the_version_before_it(ready):
+    constraints = ready.path / "constraints.txt"
+    before = constraints.read_bytes()
+    constraints.write_bytes(before + b"# another line")
+    assert ready.run("setup", PIP_STATUS="1").returncode == 1
+    constraints.write_bytes(before)
+    ready.calls()
+    assert ready.run("setup").returncode == 0
+    assert ready.names() == ["venv", "pip"]
+
+
+def test_failing_venv_is_reported_in_a_line(folder):
+    done = folder.run("lab", VENV_STATUS="1")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "could not make the folder .venv" in done.stderr
+    assert "apt install python3-venv" in done.stderr
+    assert folder.names() == ["venv"]
+
+
+# Starting tasks
+
+
+def test_train_gets_its_arguments_and_returns_its_status(ready):
+    assert ready.run("train", "--fresh", "--name=a b", TRAIN_STATUS="3").returncode == 3
+    [(name, arguments, variables)] = ready.calls()
+    assert (name, arguments) == ("train", ["--fresh", "--name=a b"])
+    assert variables["JUPYTER_PREFER_ENV_PATH"] == "1"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends Ctrl-C to a process group as POSIX does")
+@pytest.mark.parametrize(
+    "task, slow, status, last_words",
+    [("train", "train", 7, "put away"), ("setup", "pip", 1, "pip did not install")],
+)
+def test_ctrl_c_lets_the_task_end_in_its_own_way(folder, task, slow, status, last_words):
+    if task != "setup":
+        assert folder.run("setup").returncode == 0
+    with subprocess.Popen(
+        folder.command(task),
+        env=os.environ | {"SLOW": slow},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        while "ready" not in process.stdout.readline():
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGINT)
+        seen = process.communicate(timeout=20)[0]
+    assert process.returncode == status
+    assert last_words in seen
+    assert "Traceback" not in seen
+    folder.calls()
+    assert folder.run(task).returncode == 0
+    assert folder.names() == (["train"] if task == "train" else ["venv", "pip"])
+
+
+# Running the tests
+
+
+def test_unit_tests_run_first_and_notebooks_alone(ready):
+    assert ready.run("test", "-k", "softmax", "-x").returncode == 0
+    (_, units, variables), (_, notebooks, _) = ready.calls()
+    assert units[0] == "tests"
+    assert ("-n" in units) == (os.cpu_count() > 1)
+    assert variables["OMP_NUM_THREADS"] == "1"
+    assert {"notebooks", "--nbval", "--nbval-current-env"} <= set(notebooks)
+    assert "-n" not in notebooks
+    assert units[-3:] == notebooks[-3:] == ["-k", "softmax", "-x"]
+
+
+@pytest.mark.parametrize(
+    "units, notebooks, arguments, expected",
+    [
+        (0, 0, [], 0),
+        (1, 0, [], 1),
+        (0, 1, [], 1),
+        (3, 1, [], 3),
+        (5, 0, [], 5),
+        (0, 5, [], 5),
+        (5, 0, ["-k", "cell"], 0),
+        (0, 5, ["-k", "softmax"], 0),
+        (5, 1, ["-k", "cell"], 1),
+        (1, 5, ["-k", "softmax"], 1),
+        (5, 5, ["-k", "nothing"], 5),
+        (-11, 0, [], -11),
+    ],
+)
+def test_status_is_that_of_the_part_that_failed(
+    course, monkeypatch, units, notebooks, arguments, expected
+):
+    statuses = iter([units, notebooks])
+    monkeypatch.setattr(course, "call", lambda command, **variables: next(statuses))
+    assert course.run_tests(arguments) == expected
+    assert next(statuses, None) is None
+
+
+def test_interrupted_unit_tests_are_not_followed_by_notebooks(ready):
+    assert ready.run("test", PYTEST_STATUS="2").returncode == 2
+    assert ready.names() == ["pytest"]
+
+
+def write_notebook(path: Path, *cells: tuple) -> None:
+    """Write a notebook of cells: type, source, tags, text that the cell printed."""
+    path.parent.mkdir(exist_ok=True)
+    written = []
+    for number, (kind, source, tags, printed) in enumerate(cells, 1):
+        cell = {"id": f"cell{number}", "cell_type": kind, "source": source}
+        cell["metadata"] = {"tags": tags} if tags else {}
+        if kind == "code":
+            stream = {"output_type": "stream", "name": "stdout", "text": printed}
+            cell |= {"execution_count": number, "outputs": [stream] if printed else []}
+        written.append(cell)
+    notebook = {"cells": written, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+
+
+def test_cells_that_are_not_compared_are_counted(ready):
+    folder = ready.path / "notebooks"
+    write_notebook(
+        folder / "05_latency_sweep.ipynb",
+        ("markdown", "A title", [], ""),
+        ("code", "# NBVAL_IGNORE_OUTPUT\nprint(1)", [], "1\n"),
+        ("code", ["x = 1\n", "#NBVAL_IGNORE_OUTPUT\n", "x"], [], ""),
+        ("code", "print(2)", ["nbval-ignore-output", "hide"], "2\n"),
+        ("code", "print(3)", ["hide"], "3\n"),
+    )
+    for name in ("exercises", ".ipynb_checkpoints"):
+        write_notebook(folder / name / "01.ipynb", ("code", "1", ["nbval-ignore-output"], ""))
+    assert "output is not compared: 4\n" in ready.run("test").stdout
+
+
+def test_notebook_with_a_wrong_output_fails(course, monkeypatch, tmp_path):
+    """Runs the notebooks' part of `course.py test` for real."""
+    commands = []
+    monkeypatch.setattr(course, "call", lambda command, **variables: commands.append(command) or 0)
+    course.run_tests([])
+    command = [sys.executable, *map(str, commands[1][1:])]
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    write_notebook(
+        tmp_path / "notebooks" / "05_latency_sweep.ipynb",
+        ("code", "import sys; print(sys.version_info[0])", [], "3\n"),
+        ("code", "print(6 * 7)", [], "41\n"),
+    )
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1, done.stdout
+    assert "1 failed, 1 passed" in done.stdout
+
+
+# JupyterLab
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="Windows has no root user")
+@pytest.mark.parametrize("user, allowed", [(0, True), (1000, False)])
+def test_lab_allows_root_only_for_root(course, monkeypatch, user, allowed):
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    assert ("--allow-root" in course.lab_command()) == allowed
+
+
+@pytest.mark.parametrize(
+    "platform, variable, browser",
+    [
+        ("linux", None, False),
+        ("linux", "DISPLAY", True),
+        ("linux", "WAYLAND_DISPLAY", True),
+        ("darwin", None, True),
+        ("win32", None, True),
+    ],
+)
+def test_lab_looks_for_a_browser_only_with_a_display(
+    course, monkeypatch, platform, variable, browser
+):
+    monkeypatch.setattr(sys, "platform", platform)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    if variable:
+        monkeypatch.setenv(variable, ":0")
+    assert ("--no-browser" not in course.lab_command()) == browser
+
+
+def status_of(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere this opens the user's browser")
+def test_lab_answers_when_its_port_is_taken(course, monkeypatch, tmp_path):
+    """Starts JupyterLab for real, from the Python that runs the tests."""
+    monkeypatch.setattr(course, "PYTHON", sys.executable)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    own = {f"JUPYTER_{kind}_DIR": str(tmp_path / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
+    log = tmp_path / "log"
+    with socket.create_server(("127.0.0.1", 0)) as taken, open(log, "w") as file:
+        port = taken.getsockname()[1]
+        server = subprocess.Popen(
+            [str(word) for word in [*course.lab_command(), "--port", port]],
+            cwd=tmp_path,
+            env=os.environ | own,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            address = None
+            deadline = time.monotonic() + 60
+            while address is None and time.monotonic() < deadline and server.poll() is None:
+                time.sleep(0.2)
+                address = re.search(
+                    r"(http://localhost:(\d+))(/lab/tree/\S+\.ipynb)\?token=(\w+)", log.read_text()
+                )
+            assert address, log.read_text()
+            base, other_port, page, token = address.groups()
+            assert int(other_port) != port
+            assert page == "/lab/tree/notebooks/05_latency_sweep.ipynb"
+            assert status_of(f"{base}/api/status?token={token}") == 200
+            assert status_of(f"{base}/api/status") == 403
+            assert status_of(f"{base}{page}?token={token}") == 200
+            assert status_of(f"{base}/api/contents/course.py?content=0&token={token}") == 200
+        finally:
+            server.terminate()
+            try:
+                server.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(server.pid, signal.SIGKILL)
+                server.wait(10)
+
+
+# The lists of packages
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+DEPENDENCIES = [
+    Requirement(line)
+    for line in PROJECT["project"]["dependencies"]
+    + PROJECT["project"]["optional-dependencies"]["test"]
+]
+PINS = [
+    Requirement(line.split("#")[0])
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    if line.split("#")[0].strip()
+]
+PLATFORMS = {
+    "linux": {"os_name": "posix", "platform_system": "Linux", "platform_machine": "x86_64"},
+    "darwin": {"os_name": "posix", "platform_system": "Darwin", "platform_machine": "arm64"},
+    "win32": {"os_name": "nt", "platform_system": "Windows", "platform_machine": "AMD64"},
+}
+
+
+def pin_of(name: str, environment: dict[str, str]) -> str:
+    """The one version to which constraints.txt pins a package in an environment."""
+    versions = [
+        str(pin.specifier).removeprefix("==")
+        for pin in PINS
+        if canonicalize_name(pin.name) == canonicalize_name(name)
+        and (pin.marker is None or pin.marker.evaluate(environment))
+    ]
+    assert len(versions) == 1, f"{name} has {len(versions)} pins in constraints.txt, not one"
+    return versions[0]
+
+
+def test_every_line_of_the_constraints_is_one_exact_version():
+    for pin in PINS:
+        assert re.fullmatch(r"==[^*,]+", str(pin.specifier)), str(pin)
+        assert not pin.extras and not pin.url, str(pin)
+
+
+ENVIRONMENTS = [
+    default_environment()
+    | names
+    | {"sys_platform": name, "python_version": version, "python_full_version": version + ".9"}
+    for name, names in PLATFORMS.items()
+    for version in ("3.11", "3.12", "3.13")
+]
+
+
+def needed_in(environment: dict[str, str]) -> set[str]:
+    """The course's dependencies and theirs in turn, as far as those installed here declare them."""
+    todo, seen = list(DEPENDENCIES), set()
+    while todo:
+        requirement = todo.pop()
+        key = canonicalize_name(requirement.name), frozenset(requirement.extras)
+        if key in seen:
+            continue
+        seen.add(key)
+        try:
+            declared = importlib.metadata.requires(requirement.name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue  # a package of another platform
+        cases = [environment | {"extra": extra} for extra in ("", *requirement.extras)]
+        for needed in map(Requirement, declared):
+            if needed.marker is None or any(map(needed.marker.evaluate, cases)):
+                todo.append(needed)
+    return {name for name, _ in seen}
+
+
+@pytest.mark.parametrize(
+    "environment", ENVIRONMENTS, ids="{0[sys_platform]} {0[python_version]}".format
+)
+def test_everything_needed_is_pinned_to_a_version_that_is_allowed(environment):
+    pins = {name: pin_of(name, environment) for name in needed_in(environment)}
+    for dependency in DEPENDENCIES:
+        pin = pins[canonicalize_name(dependency.name)]
+        assert dependency.specifier.contains(pin), f"{dependency}, but its pin is {pin}"
+
+
+def test_what_is_installed_here_is_what_is_pinned():
+    here = default_environment()
+    for name in needed_in(here):
+        installed = importlib.metadata.version(name).split("+")[0]
+        assert installed == pin_of(name, here), f"{name}: run python3 course.py setup"
+
+
+def test_every_dependency_says_why_it_is_there():
+    lines = (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
+    for dependency in DEPENDENCIES:
+        declared = re.compile(rf'\s+"{re.escape(str(dependency))}",\s+# \w')
+        assert any(map(declared.match, lines)), f"{dependency} needs a comment in pyproject.toml"
+
+
+def test_conda_installs_the_same_package_with_the_same_pins():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    assert environment["name"] == PROJECT["project"]["name"]
+    [pip] = [part["pip"] for part in environment["dependencies"] if isinstance(part, dict)]
+    assert " ".join(pip).split() == PIP[1:]
+    conda = [part for part in environment["dependencies"] if isinstance(part, str)]
+    assert [re.split("[=<>]", part)[0] for part in conda] == ["python", "pip"]
+    python = conda[0].removeprefix("python=")
+    assert PROJECT["project"]["requires-python"] == ">=3.11"
+    assert python in ("3.11", "3.12", "3.13")

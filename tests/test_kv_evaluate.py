@@ -1,0 +1,197 @@
+"""The harness sees every wrong cache, names the first wrong position, and trusts a right one."""
+
+import pytest
+import torch
+from helpers import cases_for, random_ids, small_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from wrong_caches import WRONG
+
+from course_utils.evaluation import (
+    evaluate,
+    first_difference,
+    in_portions,
+    kv_evaluate,
+    portionings,
+    uncached,
+)
+from course_utils.kv_cache import GrowingCache, PreallocatedCache
+from course_utils.transformer import DecoderOnlyTransformer
+
+FIRST_WRONG = {
+    "no position offset on decode": ((4, 1, 1, 1), 4),
+    "no mask offset": ((4, 1, 1, 1), 4),
+    "mask offset one too far": ((4, 3), 4),
+    "mask offset one too short": ((4, 1, 1, 1), 4),
+    "whole sequence fed again": ((4, 1, 1, 1), 4),
+    "prompt dropped": ((4, 1, 1, 1), 4),
+    "keys cached, values not": ((4, 1, 1, 1), 4),
+    "one layer's cache for all": ((7,), 0),
+    "stale after the first step": ((4, 1, 1, 1), 5),
+    "keys stored before the position": ((4, 1, 1, 1), 4),
+    "multi-token append unmasked": ((4, 3), 4),
+}
+
+
+def wrong_pair(name, seed=0):
+    right = small_model(seed=seed)
+    wrong = small_model(WRONG[name], seed=seed)
+    wrong.load_state_dict(right.state_dict())
+    return right, wrong
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_cache_is_seen(name):
+    right, wrong = wrong_pair(name)
+    cases = cases_for(right)
+    assert evaluate(wrong, cases).all_passed
+    report = kv_evaluate(wrong, cases)
+    assert not report.all_passed
+    assert any("first differs at position" in problem for problem in report.problems)
+
+
+@pytest.mark.parametrize("name", FIRST_WRONG)
+def test_first_wrong_position_is_named(name):
+    right, wrong = wrong_pair(name)
+    portions, position = FIRST_WRONG[name]
+    ids = random_ids(1, 7)
+    difference = first_difference(uncached(right, ids), in_portions(wrong, ids, portions), 1e-9)
+    assert difference.position == position
+    problems = kv_evaluate(wrong, cases_for(right, [(1, 7)])).problems
+    assert any(f"first differs at position {position} of row 0" in p for p in problems)
+
+
+def test_shared_rows_show_in_the_second_row_only():
+    right, wrong = wrong_pair("batch rows share one cache")
+    ids = random_ids(2, 7)
+    difference = first_difference(uncached(right, ids), in_portions(wrong, ids, (4, 1, 1, 1)), 1e-9)
+    assert (difference.row, difference.position) == (1, 0)
+    problems = kv_evaluate(wrong, cases_for(right, [(1, 7)])).problems
+    assert all("batch" in p or "generations at the same time" in p for p in problems)
+
+
+def test_a_leak_shows_in_the_second_generation():
+    right, wrong = wrong_pair("leaks into the next generation")
+    ids = random_ids(1, 7)
+    portions = (4, 1, 1, 1)
+    assert first_difference(uncached(right, ids), in_portions(wrong, ids, portions), 1e-9) is None
+    again = first_difference(uncached(right, ids), in_portions(wrong, ids, portions), 1e-9)
+    assert again.position == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("cache", [GrowingCache, PreallocatedCache])
+def test_no_false_alarm(cache, seed):
+    model = small_model(seed=seed, num_heads=(1, 2, 4)[seed % 3], num_layers=1 + seed % 3)
+    model.new_cache = lambda batch_size: cache(model, batch_size)
+    cases = cases_for(model, [(1, 1), (1 + seed % 3, 2 + seed % 7)], seed=100 * seed)
+    report = kv_evaluate(model, cases)
+    assert report.all_passed, report
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data(), seed=st.integers(0, 10_000), growing=st.booleans())
+def test_any_split_gives_the_same_logits(data, seed, growing):
+    model = small_model(seed=seed % 5)
+    cache = GrowingCache if growing else PreallocatedCache
+    model.new_cache = lambda batch_size: cache(model, batch_size)
+    portions = data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=4))
+    ids = random_ids(data.draw(st.integers(1, 3)), sum(portions), seed=seed)
+    found = in_portions(model, ids, portions)
+    assert first_difference(uncached(model, ids), found, 1e-9) is None
+
+
+@pytest.mark.parametrize("seq_len", [1, 2, 3, 7, 24, 25, 60])
+def test_portionings_cover_every_prefill(seq_len):
+    ways = list(portionings(seq_len))
+    assert all(sum(way) == seq_len and min(way) >= 1 for way in ways)
+    assert {way[0] for way in ways} >= set(range(1, seq_len + 1))
+    assert (1,) * seq_len in ways
+
+
+class Silent(DecoderOnlyTransformer):
+    """Past `max_seq_len` it wraps round instead of raising."""
+
+    def check_input(self, input_ids, start):
+        pass
+
+    def embed(self, input_ids, start=0):
+        positions = torch.arange(start, start + input_ids.size(1)) % self.max_seq_len
+        return self.token_embedding(input_ids) + self.pos_embedding(positions)
+
+    def new_cache(self, batch_size):
+        return GrowingCache(self, batch_size)
+
+
+def test_one_token_too_many_must_raise():
+    model = small_model(Silent)
+    report = kv_evaluate(model, cases_for(model))
+    assert report.num_passed == 3
+    assert not report.all_passed
+    assert "token 25 on a full cache: no error was raised" in " ".join(report.problems)
+
+
+class OnlyLastLogits(DecoderOnlyTransformer):
+    def forward(self, input_ids, past_kv=None, use_cache=False):
+        logits, past_kv = super().forward(input_ids, past_kv, use_cache)
+        return (logits[:, -1:] if use_cache else logits), past_kv
+
+
+class Raises(DecoderOnlyTransformer):
+    def forward(self, input_ids, past_kv=None, use_cache=False):
+        if past_kv is not None:
+            raise RuntimeError("size mismatch")
+        return super().forward(input_ids, past_kv, use_cache)
+
+
+class NaN(DecoderOnlyTransformer):
+    def forward(self, input_ids, past_kv=None, use_cache=False):
+        logits, past_kv = super().forward(input_ids, past_kv, use_cache)
+        return (logits * float("nan") if use_cache else logits), past_kv
+
+
+class SamplesTheWrongToken(DecoderOnlyTransformer):
+    def generate(self, input_ids, max_new_tokens, temperature=1.0, use_cache=True):
+        ids = super().generate(input_ids, max_new_tokens, 0, use_cache)
+        return ids.roll(1, dims=1) if use_cache else ids
+
+
+@pytest.mark.parametrize(
+    ("cls", "words"),
+    [
+        (OnlyLastLogits, "only the new tokens go in, and only theirs come out"),
+        (Raises, "RuntimeError: size mismatch"),
+        (NaN, "by inf"),
+        (SamplesTheWrongToken, "generate with use_cache=True: first differs at position"),
+    ],
+)
+def test_other_faults_are_named(cls, words):
+    right, wrong = small_model(), small_model(cls)
+    report = kv_evaluate(wrong, cases_for(right, [(1, 7)]))
+    assert not report.all_passed
+    assert words in " ".join(report.problems)
+
+
+def test_wrong_weights_fail_evaluate_and_kv_evaluate():
+    cases = cases_for(small_model(seed=0))
+    other = small_model(seed=1)
+    assert evaluate(other, cases).num_passed == 0
+    assert kv_evaluate(other, cases).num_passed == 0
+
+
+def test_a_report_without_cases_or_checks_has_not_passed():
+    assert not kv_evaluate(small_model(), []).cases
+    assert not evaluate(small_model(), []).all_passed
+
+
+def test_report_prints_the_assignments_words():
+    model = small_model()
+    lines = str(kv_evaluate(model, cases_for(model))).splitlines()
+    assert lines[:4] == [
+        "KV Cache Evaluation Results:",
+        "  Num test cases: 3",
+        "  All tests passed: True",
+        "  Pass rate: 100.00% (3/3)",
+    ]
+    assert str(evaluate(model, cases_for(model))).startswith("Evaluation Results:")
+    assert list(kv_evaluate(model, cases_for(model)).table()["verdict"]) == ["passed"] * 4
