@@ -7,6 +7,7 @@ import math
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -47,7 +48,7 @@ def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tenso
     """
     scores = (q / math.sqrt(q.size(-1))) @ k.transpose(-2, -1)
     if mask is not None:
-        scores = torch.where(mask, scores, -math.inf)
+        scores.masked_fill_(~mask, -math.inf)
     return torch.softmax(scores, dim=-1)
 
 
@@ -118,3 +119,18 @@ class MultiHeadAttention(nn.Module):
         """(B, H, Q, d) -> (B, Q, D), the inverse of `split_heads`."""
         batch, num_heads, seq_len, d_head = x.shape
         return x.transpose(1, 2).reshape(batch, seq_len, num_heads * d_head)
+
+
+class FusedAttention(MultiHeadAttention):
+    """`MultiHeadAttention` by PyTorch's fused kernel, which never stores the (Q, K) scores.
+
+    Same parameters, same result, far less memory traffic on long sequences.
+    Source: Dao et al., "FlashAttention", 2022.
+    """
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        num_queries, num_keys = q.size(-2), k.size(-2)
+        if num_queries == num_keys:
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        mask = causal_mask(num_queries, num_keys, q.device)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)

@@ -133,12 +133,14 @@ def operations(model: nn.Module, new_tokens: int, all_tokens: int) -> int:
 def cost_model(model: nn.Module, steps: pd.DataFrame) -> tuple[float, float]:
     """Fit seconds = overhead + operations / rate to the *uncached* steps of `per_token`.
 
-    Returns overhead in seconds per forward pass, and rate in operations per second. What it says
-    about cached steps is then a prediction.
+    Least squares of the relative error, so that short texts count as much as long ones. Returns
+    overhead in seconds per forward pass, and rate in operations per second. What it says about
+    cached steps is then a prediction.
     """
     uncached = steps[steps["contender"] == NO_CACHE]
     work = np.array([operations(model, n, n) for n in uncached["tokens"]], dtype=float)
-    seconds_per_operation, overhead = np.polyfit(work, uncached["median"], 1)
+    seconds = uncached["median"]
+    seconds_per_operation, overhead = np.polyfit(work, seconds, 1, w=1 / seconds)
     return float(overhead), float(1 / seconds_per_operation)
 
 
@@ -158,6 +160,16 @@ def growth_exponent(
             slopes.append(np.polyfit(x[chosen], y[chosen], 1)[0])
     low, high = np.quantile(slopes, [0.025, 0.975])
     return float(np.polyfit(x, y, 1)[0]), float(low), float(high)
+
+
+def misfit(tokens: Sequence[float], seconds: Sequence[float], law: str) -> float:
+    """How far times lie from the best curve of a `law`: root mean square of relative errors.
+
+    "power" is c * tokens ** p; "exponential" is c * exp(tokens / scale).
+    """
+    x, y = np.asarray(tokens, dtype=float), np.log(np.asarray(seconds, dtype=float))
+    x = np.log(x) if law == "power" else x
+    return float(np.sqrt(np.mean((y - np.polyval(np.polyfit(x, y, 1), x)) ** 2)))
 
 
 def speed_up(times: pd.DataFrame, length: int, contender: str = PREALLOCATED) -> float:

@@ -66,9 +66,10 @@ def _parse_case(raw: object, where: str) -> TestCase:
     expected = [_parse_tensor(raw, key, where, 3).double() for key in EXPECTED]
     for key, logits in zip(EXPECTED, expected, strict=True):
         if logits.shape[:2] != ids.shape or logits.shape != expected[0].shape:
+            shapes = ", ".join(str(tuple(logits.shape)) for logits in expected)
             raise ValueError(
-                f"{where}: {key} has shape {tuple(logits.shape)}, expected (batch, seq_len, "
-                f"vocab_size) for input_ids of shape {tuple(ids.shape)}."
+                f"{where}: {', '.join(EXPECTED)} have shapes {shapes}; all three must be "
+                f"(batch, seq_len, vocab_size) for input_ids of shape {tuple(ids.shape)}."
             )
         if not logits.isfinite().all():
             raise ValueError(f"{where}: {key} holds NaN or infinity; logits must be finite.")
@@ -375,9 +376,7 @@ def _judge_company(model: nn.Module, ids: Tensor, expected: Tensor, judge: _Judg
         torch.cat([expected, other_expected]),
         lambda: in_portions(model, torch.cat([ids, other]), portions),
     )
-    judge.logits(
-        "second generation", other_expected, lambda: in_portions(model, other, portions)
-    )
+    judge.logits("second generation", other_expected, lambda: in_portions(model, other, portions))
     judge.logits(
         "two generations at the same time",
         torch.cat([expected, other_expected]),
@@ -431,16 +430,10 @@ def _judge_capacity(model: nn.Module, judge: _Judge) -> None:
     except Exception as error:
         judge.result.checks += 1
         return judge.fail(f"{limit} tokens without cache", _explain(error))
-    judge.logits(
-        f"{limit} tokens", expected, lambda: in_portions(model, ids[:, :limit], portions)
-    )
+    judge.logits(f"{limit} tokens", expected, lambda: in_portions(model, ids[:, :limit], portions))
     judge.refuses(f"token {limit + 1} without cache", lambda: uncached(model, ids))
-    judge.refuses(
-        f"token {limit + 1} on a full cache", lambda: in_portions(model, ids, (limit, 1))
-    )
-    judge.refuses(
-        "2 tokens where 1 has room", lambda: in_portions(model, ids, (limit - 1, 2))
-    )
+    judge.refuses(f"token {limit + 1} on a full cache", lambda: in_portions(model, ids, (limit, 1)))
+    judge.refuses("2 tokens where 1 has room", lambda: in_portions(model, ids, (limit - 1, 2)))
 
 
 def max_seq_len(model: nn.Module) -> int:

@@ -9,6 +9,7 @@ import pandas as pd
 from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from torch import nn
 
 from .benchmark import CACHES, GROWING, LENGTHS, NO_CACHE, PREALLOCATED, operations, totals
@@ -39,6 +40,8 @@ def _figure(panels: int = 1) -> tuple[Figure, np.ndarray]:
 def _log_axes(ax: Axes, ticks: tuple[int, ...]) -> None:
     ax.set(xscale="log", yscale="log")
     ax.set_xticks(ticks, [str(tick) for tick in ticks])
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter("{x:g}")
     ax.minorticks_off()
 
 
@@ -128,18 +131,17 @@ def growth(times: pd.DataFrame, lengths: np.ndarray, exponents: dict[str, tuple]
 
 
 def training(log: pd.DataFrame) -> Figure:
-    """Loss and recall against training tokens; `log` is written by `course_utils.train`."""
+    """Loss and recall against training steps; `log` is written by `course_utils.train`."""
     figure, (left, right) = _figure(2)
     for _, stage in log.groupby("stage", sort=False):
         left.plot(stage["step"], stage["loss"], color="#0072B2")
         right.plot(stage["step"], stage["recall"], color="#009E73")
-    for ax in (left, right):
+    for ax, height in ((left, 0.6), (right, 0.02)):
         for name, stage in log.groupby("stage", sort=False):
-            ax.axvline(stage["step"].min(), color="0.7", linewidth=0.8)
-            ax.annotate(
-                name, (stage["step"].min(), 0.99), xycoords=("data", "axes fraction"), rotation=90,
-                va="top", fontsize=8, color="0.3", xytext=(2, 0), textcoords="offset points",
-            )
+            start = stage["step"].min()
+            ax.axvline(start, color="0.7", linewidth=0.8)
+            at = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+            ax.annotate(name, (start, height), (2, 0), rotation=90, fontsize=8, color="0.3", **at)
     left.set(xlabel="training step", ylabel="loss (nats per token)", title="Loss", ylim=(0, None))
     right.set(xlabel="training step", ylabel="share right", ylim=(0, 1.02))
     right.set_title("Repeated tokens, then words of answers")

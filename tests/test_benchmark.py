@@ -104,6 +104,14 @@ def test_exponential_growth_is_not_taken_for_a_polynomial():
         checks.check_total_is_polynomial(benchmark.growth_exponent(tokens, np.exp(tokens / 100)))
 
 
+def test_misfit_tells_a_power_law_from_an_exponential():
+    tokens = np.geomspace(64, 1024, 9)
+    for law, seconds in (("power", tokens**2), ("exponential", np.exp(tokens / 200))):
+        other = {"power": "exponential", "exponential": "power"}[law]
+        assert benchmark.misfit(tokens, seconds, law) < 1e-9
+        assert benchmark.misfit(tokens, seconds, other) > 0.3
+
+
 def test_operations_by_hand():
     model = small_model(num_layers=1, d_model=4, d_ff=8, vocab_size=10, num_heads=1)
     matrices = 4 * 4 * 4 + 2 * 4 * 8 + 4 * 10

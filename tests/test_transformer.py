@@ -6,14 +6,17 @@ import pickle
 
 import pytest
 import torch
-from helpers import SMALL, random_ids, small_model
+from helpers import SMALL, cases_for, random_ids, small_model
 from reference import gpt2_logits, loop_logits
 
+from course_utils.attention import FusedAttention, MultiHeadAttention
+from course_utils.evaluation import kv_evaluate
 from course_utils.kv_cache import GrowingCache, PreallocatedCache
 from course_utils.transformer import (
     CONFIG,
     DecoderOnlyTransformer,
     choose_device,
+    fuse_attention,
     load_config,
     load_model,
     load_weights,
@@ -100,6 +103,16 @@ def test_the_growing_cache_copies_and_the_preallocated_one_does_not():
             addresses[past_kv].add((past_kv.keys[0].data_ptr(), past_kv.keys[0].shape))
     assert len(addresses[growing]) == 4
     assert len(addresses[preallocated]) == 1
+
+
+@pytest.mark.parametrize("num_heads", [1, 4])
+def test_fused_attention_changes_nothing_but_the_speed(num_heads):
+    model = small_model(num_heads=num_heads)
+    fused = fuse_attention(model)
+    assert all(type(layer.attention) is FusedAttention for layer in fused.layers)
+    assert type(model.layers[0].attention) is MultiHeadAttention
+    report = kv_evaluate(fused, cases_for(model))
+    assert report.all_passed, report
 
 
 def test_no_cache_is_returned_when_none_was_asked_for():
