@@ -1,0 +1,1 @@
+"""The package behind the notebooks of KV Cache from Scratch."""

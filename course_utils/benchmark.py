@@ -20,17 +20,18 @@ from .kv_cache import GrowingCache, PreallocatedCache
 LENGTHS = (10, 50, 100, 500, 1000)
 NO_CACHE, GROWING, PREALLOCATED = "no cache", "growing cache", "preallocated cache"
 CACHES = {NO_CACHE: None, GROWING: GrowingCache, PREALLOCATED: PreallocatedCache}
+OWN_CACHE = "the model's own cache"
 
 
 def token_times(model: nn.Module, prompt: Tensor, num_tokens: int, contender: str) -> list[float]:
     """Seconds from the start of a greedy generation until each of its tokens was there.
 
-    The first entry is the prefill (the time to the first token). `prompt` is (1, T).
+    The first entry is the prefill (the time to the first token). `prompt` is (1, T). `contender` is
+    one of `CACHES`, or `OWN_CACHE` for any model with the course's interface.
     """
-    cache = CACHES[contender]
-    options = {"use_cache": cache is not None}
-    if cache is not None:
-        options["past_kv"] = cache(model, prompt.size(0))
+    options = {"use_cache": contender != NO_CACHE}
+    if contender in (GROWING, PREALLOCATED):
+        options["past_kv"] = CACHES[contender](model, prompt.size(0))
     times = []
     start = timer()
     for _ in stream(model, prompt, num_tokens, temperature=0, **options):

@@ -68,14 +68,15 @@ def check_request(
         )
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens={max_new_tokens} must be 0 or more.")
-    room = model.max_seq_len - input_ids.size(1)
+    max_seq_len = model.pos_embedding.weight.size(0)
+    room = max_seq_len - input_ids.size(1)
     if max_new_tokens > room:
         raise ValueError(
             f"A prompt of {input_ids.size(1)} tokens and max_new_tokens={max_new_tokens} do not "
-            f"fit max_seq_len={model.max_seq_len}. Ask for at most {max(room, 0)} new tokens or "
+            f"fit max_seq_len={max_seq_len}. Ask for at most {max(room, 0)} new tokens or "
             "shorten the prompt."
         )
-    vocab_size = model.token_embedding.num_embeddings
+    vocab_size = model.token_embedding.weight.size(0)
     outside = input_ids[(input_ids < 0) | (input_ids >= vocab_size)]
     if len(outside):
         raise ValueError(

@@ -1,9 +1,12 @@
-"""Train the course model from nothing: `python3 course.py train` (about 40 minutes on two cores).
+"""Train the course model from nothing: `python3 course.py train` (30 to 50 minutes, two cores).
 
 Stories alone do not teach recall in reasonable time: the model learns to name the place that was
 mentioned last, and stays there. So training starts with pure repetition, which teaches it to find
-an earlier occurrence of the current token and look at what came next. Dense short stories follow,
-then longer and longer ones with more between a fact and its question.
+an earlier occurrence of the current token and look at what came next. In a question that is not
+enough: the current token is "the", and what has to be found is the thing named some tokens before
+it. So things and their places follow, first side by side, then with more and more words between.
+After that stories come easily: dense short ones, then longer ones with more between a fact and its
+question.
 Every example is drawn from its step's number: none is seen twice, and a run that was interrupted
 goes on as if nothing had happened.
 """

@@ -86,6 +86,20 @@ def test_somebody_elses_class_is_judged(cli, files):
     assert "first differs at position 1 of row 0" in out
 
 
+@pytest.mark.parametrize("mode", ["evaluate", "kv_evaluate", "benchmark"])
+def test_a_class_that_shares_nothing_with_the_course_but_its_interface(cli, files, mode):
+    foreign = f"{TESTS / 'foreign_model.py'}:TupleCacheTransformer"
+    status, out, err = cli("--mode", mode, "--model", foreign, *files)
+    assert (status, err) == (0, ""), out
+
+
+def test_somebody_elses_class_tells_a_story_with_the_shipped_weights(cli):
+    foreign = f"{TESTS / 'foreign_model.py'}:TupleCacheTransformer"
+    status, out, _ = cli("--mode", "generate", "--model", foreign, "--max_new_tokens", 7)
+    assert status == 0
+    assert out.strip().endswith("It is in the wooden box.")
+
+
 def test_the_shipped_model_passes_its_ten_cases(cli):
     assert "(10/10)" in cli("--mode", "evaluate")[1]
 
@@ -216,6 +230,7 @@ def test_bad_test_cases_end_in_one_line(cli, files, tmp_path, change, words):
         (["--model", f"{TESTS / 'wrong_caches.py'}:Nothing"], "no torch.nn.Module class"),
         (["--mode", "generate", "--prompt", "Mia put the red kea"], "'kea' is not one of"),
         (["--mode", "generate", "--max_new_tokens", "9000"], "do not fit"),
+        (["--mode", "benchmark", "--max_seq_len", "15"], "does not fit the model"),
     ],
 )
 def test_bad_flags_end_in_one_line(cli, files, flags, words):
