@@ -44,7 +44,7 @@ def test_sweep_counts_every_token_of_every_round():
 
 def test_per_token_leaves_the_prefill_out():
     slow_start = {NO_CACHE: lambda n: np.where(n == 1, 100.0, 1.0)}
-    steps = benchmark.per_token(made_up(slow_start, num_tokens=100, noise=0))
+    steps = benchmark.per_token(made_up(slow_start, num_tokens=4, noise=0))
     assert steps["high"].max() == 1.0
 
 

@@ -64,18 +64,16 @@ def test_top_k_1_is_greedy():
 
 
 def test_stop_token_ends_a_row_and_then_the_batch():
-    model = small_model()
+    model = small_model(seed=8)
     prompt = random_ids(2, 4)
-    free = model.generate(prompt, 12, temperature=0)
-    stop = free[0, 7].item()
-    stopped = model.generate(prompt, 12, temperature=0, stop_token=stop)
-    for row in range(2):
-        new = free[row, 4:].tolist()
-        end = new.index(stop) + 1 if stop in new else len(new)
-        found = stopped[row, 4:].tolist()
-        assert found[:end] == new[:end]
-        assert set(found[end:]) <= {stop}
-    assert stopped[0, -1] == stop
+    free = model.generate(prompt, 12, temperature=0)[:, 4:].tolist()
+    stop = 31
+    ends = [row.index(stop) + 1 for row in free]
+    assert ends[1] < ends[0] < 12
+    assert set(free[1][ends[1] : ends[0]]) != {stop}
+    stopped = model.generate(prompt, 12, temperature=0, stop_token=stop)[:, 4:].tolist()
+    assert stopped[0] == free[0][: ends[0]]
+    assert stopped[1] == free[1][: ends[1]] + [stop] * (ends[0] - ends[1])
 
 
 def test_stream_yields_tokens_as_they_come():

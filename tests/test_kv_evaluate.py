@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from wrong_caches import WRONG
 
 from course_utils.evaluation import (
+    Result,
     evaluate,
     first_difference,
     in_portions,
@@ -67,7 +68,8 @@ def test_shared_rows_show_in_the_second_row_only():
     difference = first_difference(uncached(right, ids), in_portions(wrong, ids, (4, 1, 1, 1)), 1e-9)
     assert (difference.row, difference.position) == (1, 0)
     problems = kv_evaluate(wrong, cases_for(right, [(1, 7)])).problems
-    assert all("batch" in p or "generations at the same time" in p for p in problems)
+    assert len(problems) == 1
+    assert "in a batch with other rows: first differs at position 0 of row 1" in problems[0]
 
 
 def test_a_leak_shows_in_the_second_generation():
@@ -107,6 +109,46 @@ def test_portionings_cover_every_prefill(seq_len):
     assert all(sum(way) == seq_len and min(way) >= 1 for way in ways)
     assert {way[0] for way in ways} >= set(range(1, seq_len + 1))
     assert (1,) * seq_len in ways
+
+
+class OneCacheForTheModel(DecoderOnlyTransformer):
+    """The cache is the model's own and emptied for each new generation: fine, one at a time."""
+
+    def forward(self, input_ids, past_kv=None, use_cache=False):
+        if not use_cache:
+            return super().forward(input_ids)
+        if past_kv is None:
+            self.kept = GrowingCache(self, input_ids.size(0))
+        return super().forward(input_ids, self.kept, use_cache)[0], "kept by the model"
+
+
+class PositionLeaks(DecoderOnlyTransformer):
+    """The position reached by the last cached call is where the next uncached call starts."""
+
+    reached = 0
+
+    def embed(self, input_ids, start=0):
+        return super().embed(input_ids, start or self.reached)
+
+    def forward(self, input_ids, past_kv=None, use_cache=False):
+        if use_cache:
+            self.reached = 0
+        logits, past_kv = super().forward(input_ids, past_kv, use_cache)
+        self.reached = past_kv.length % 2 if use_cache else 0
+        return logits, past_kv
+
+
+@pytest.mark.parametrize(
+    ("cls", "words"),
+    [
+        (OneCacheForTheModel, "two generations at the same time: first differs at position 1"),
+        (PositionLeaks, "without cache, after cached calls: first differs at position 0"),
+    ],
+)
+def test_state_shared_between_calls_is_seen(cls, words):
+    right, wrong = small_model(), small_model(cls)
+    problems = kv_evaluate(wrong, cases_for(right, [(1, 7)])).problems
+    assert any(words in problem for problem in problems), problems
 
 
 class Silent(DecoderOnlyTransformer):
@@ -177,6 +219,10 @@ def test_wrong_weights_fail_evaluate_and_kv_evaluate():
     other = small_model(seed=1)
     assert evaluate(other, cases).num_passed == 0
     assert kv_evaluate(other, cases).num_passed == 0
+
+
+def test_a_case_without_checks_has_not_passed():
+    assert not Result("case 0", "1 x 1").passed
 
 
 def test_a_report_without_cases_or_checks_has_not_passed():

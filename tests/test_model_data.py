@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 from reference import gpt2_logits, loop_logits
+from wrong_caches import WRONG
 
 from course_utils.evaluation import RECALL_AIMS, TEST_CASES, load_test_cases, recall
 from course_utils.stories import (
@@ -58,6 +59,13 @@ def test_recall_with_a_cache_and_without_is_the_same_in_kind(model):
     plain, cached = (recall(model, 4, seed=5, use_cache=use_cache) for use_cache in (False, True))
     assert plain.equals(cached)
     assert plain["questions"].sum() > 30
+
+
+@pytest.mark.parametrize("name", ["no mask offset", "keys cached, values not"])
+def test_a_wrong_cache_ruins_recall(name):
+    wrong = load_model(device="cpu", model_class=WRONG[name])
+    assert recall(wrong, 3, use_cache=False)["recall"].min() > 0.9
+    assert recall(wrong, 3, use_cache=True)["recall"].max() < 0.2
 
 
 def test_recall_reaches_its_aims_on_the_stored_held_out_stories(model):
