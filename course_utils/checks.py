@@ -1,11 +1,17 @@
-"""What the check cells of the notebooks call: silent when all is well, else it says what is wrong.
+"""What the check cells of the notebooks call: a verdict, or an AssertionError that says why not.
 
 Timings are compared only as ratios within one run, so that the checks hold on a busy machine.
 """
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor, nn
 
+from . import attention as right
 from .benchmark import CACHES, NO_CACHE, speed_up, totals
 from .evaluation import Report
 
@@ -76,3 +82,171 @@ def check_all_lengths_timed(times: pd.DataFrame, lengths: tuple[int, ...]) -> No
     table = totals(times, lengths)
     if list(table.index) != list(lengths) or not (table > 0).all(axis=None):
         raise AssertionError(f"Timings are missing: wanted {lengths}, found {list(table.index)}.")
+
+
+def _close(found: object, expected: Tensor, what: str) -> None:
+    """Raise AssertionError, saying how `found` differs, unless it is the tensor `expected`."""
+    if found is None:
+        raise AssertionError(f"{what} is None. Does the function return its result?")
+    if not isinstance(found, Tensor):
+        raise AssertionError(f"{what} is a {type(found).__name__}, expected a torch.Tensor.")
+    if found.shape != expected.shape:
+        raise AssertionError(
+            f"{what} has shape {tuple(found.shape)}, expected {tuple(expected.shape)}."
+        )
+    if found.dtype != expected.dtype:
+        raise AssertionError(f"{what} has dtype {found.dtype}, expected {expected.dtype}.")
+    if found.isnan().any() and not expected.isnan().any():
+        raise AssertionError(f"{what} holds NaN (not a number), expected finite numbers.")
+    wrong = ~torch.isclose(found, expected, rtol=1e-4, atol=1e-5)
+    if wrong.any():
+        at = tuple(wrong.nonzero()[0].tolist())
+        raise AssertionError(
+            f"{what} is {found[at].item():.4f} at {list(at)}, expected {expected[at].item():.4f}."
+        )
+
+
+def check_softmax(softmax: Callable[[Tensor], Tensor]) -> str:
+    """Notebook 01, exercise 1. Returns a verdict; raises AssertionError if it is not a softmax."""
+    rows = torch.tensor([[0.0, 1.0, 2.0], [3.0, 3.0, -1.0]])
+    before = rows.clone()
+    found = softmax(rows)
+    _unchanged((before,), (rows,))
+    if isinstance(found, Tensor) and found.shape == rows.shape:
+        along_columns = torch.softmax(rows, dim=0)
+        if torch.allclose(found.float(), along_columns):
+            raise AssertionError("Columns sum to 1, rows should. Use dim=-1, the last dimension.")
+        if torch.allclose(found.float(), torch.softmax(rows.flatten(), 0).view_as(rows)):
+            raise AssertionError(
+                "All weights together sum to 1, each row should. Sum over dim=-1 with keepdim=True."
+            )
+    _close(found, torch.softmax(rows, -1), "softmax of small scores")
+    for scale in (1e4, -1e4):
+        _close(
+            softmax(rows * scale),
+            torch.softmax(rows * scale, -1),
+            f"softmax of scores around {scale:g} (subtract each row's own maximum first), which",
+        )
+    two_levels = torch.tensor([[1000.0, 999.0], [-1000.0, -999.0]])
+    _close(
+        softmax(two_levels),
+        torch.softmax(two_levels, -1),
+        "softmax of two rows on different levels (each row has its own maximum), which",
+    )
+    batch = torch.linspace(-3, 3, 24).view(2, 3, 4)
+    _close(softmax(batch), torch.softmax(batch, -1), "softmax of a (2, 3, 4) tensor")
+    masked = torch.tensor([[-math.inf, -math.inf], [-math.inf, 0.0]])
+    expected = torch.tensor([[0.0, 0.0], [0.0, 1.0]])
+    _close(softmax(masked), expected, "softmax with a wholly masked row (its weights are 0), which")
+    half = torch.linspace(-8, 8, 200, dtype=torch.bfloat16)
+    _close(softmax(half), torch.softmax(half, -1), "softmax in bfloat16")
+    return "softmax is right: small and huge scores, several rows, a masked row, bfloat16."
+
+
+def check_causal_mask(causal_mask: Callable[[int, int], Tensor]) -> str:
+    """Notebook 01, exercise 2. Returns a verdict; raises AssertionError on a wrong mask."""
+    for num_queries, num_keys in ((4, 4), (1, 1), (6, 6), (2, 5), (1, 7)):
+        name = f"causal_mask({num_queries}, {num_keys})"
+        mask = causal_mask(num_queries, num_keys)
+        expected = torch.ones(num_queries, num_keys, dtype=torch.bool)
+        expected = expected.tril(num_keys - num_queries)
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+            kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+            raise AssertionError(f"{name} is {kind}, expected a tensor of dtype torch.bool.")
+        if mask.shape != expected.shape:
+            raise AssertionError(
+                f"{name} has shape {tuple(mask.shape)}, expected {tuple(expected.shape)}: one row "
+                "per query, one column per key."
+            )
+        if num_queries > 1 and torch.equal(mask, ~expected):
+            raise AssertionError(f"{name} is inverted: True is where a query may look.")
+        for query, key in (mask != expected).nonzero().tolist():
+            position = num_keys - num_queries + query
+            verb = "sees" if mask[query, key] else "does not see"
+            raise AssertionError(
+                f"In {name}, query {query} stands at position {position} and {verb} key {key}. It "
+                f"should see keys 0 to {position}, its own included."
+            )
+    return "causal_mask is right: square, single, and with more keys than queries."
+
+
+def _unchanged(before: tuple[Tensor, ...], after: tuple[Tensor, ...]) -> None:
+    if not all(map(torch.equal, before, after)):
+        raise AssertionError("A tensor that came in was changed. Work on a new one.")
+
+
+def check_attention(
+    attention_weights: Callable[..., Tensor], attention: Callable[..., Tensor]
+) -> str:
+    """Notebook 01, exercise 3. Returns a verdict; raises AssertionError on wrong attention."""
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((5, 3), (2, 4, 6, 8)):
+        q, k, v = (torch.randn(shape, generator=generator) for _ in range(3))
+        before = q.clone(), k.clone(), v.clone()
+        mask = right.causal_mask(shape[-2], shape[-2])
+        for given in (None, mask):
+            found = attention_weights(q, k, given)
+            _unchanged(before, (q, k, v))
+            expected = right.attention_weights(q, k, given)
+            _explain_weights(found, expected, q, k, given)
+            _close(found, expected, f"attention weights for queries of shape {shape}")
+            output = attention(q, k, v, given)
+            _unchanged(before, (q, k, v))
+            _close(output, expected @ v, f"attention for queries of shape {shape}")
+    return "attention is right: with and without a mask, one sequence and batches of heads."
+
+
+def _explain_weights(
+    found: object, expected: Tensor, q: Tensor, k: Tensor, mask: Tensor | None
+) -> None:
+    """Raise AssertionError for the usual mistakes in attention weights, in their own words."""
+    if not isinstance(found, Tensor) or found.shape != expected.shape:
+        return
+    if mask is not None:
+        seen = found.masked_fill(mask, 0)
+        if seen.abs().max() > 1e-6:
+            *_, row, column = (seen.abs() > 1e-6).nonzero()[0].tolist()
+            weight = found[..., row, column].flatten()[0].item()
+            raise AssertionError(
+                f"Row {row} attends to position {column}: weight {weight:.2f}, must be 0. Is the "
+                "mask True where a query may look, and is it used?"
+            )
+        total = found.sum(-1)
+        if not torch.allclose(total, torch.ones_like(total), atol=1e-4):
+            row = int((total - 1).abs().reshape(-1, total.size(-1)).amax(0).argmax())
+            raise AssertionError(
+                f"Row {row} of the weights does not sum to 1. Is the mask applied before the "
+                "softmax, as a score of minus infinity?"
+            )
+    unscaled = q @ k.transpose(-2, -1)
+    for scores, advice in (
+        (unscaled, "The scores are not divided: they need a factor of 1 / sqrt(d)."),
+        (unscaled / q.size(-1), "The scores are divided by d; divide by its square root."),
+    ):
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -math.inf)
+        if torch.allclose(found, torch.softmax(scores, -1), atol=1e-5):
+            raise AssertionError(advice)
+
+
+def check_multi_head(multi_head_class: type[nn.Module]) -> str:
+    """Notebook 01, exercise 4. Returns a verdict; raises AssertionError on a wrong module."""
+    for batch, seq_len, d_model, num_heads in ((1, 6, 4, 1), (2, 5, 12, 3), (3, 1, 8, 8)):
+        torch.manual_seed(0)
+        reference = right.MultiHeadAttention(d_model, num_heads)
+        layer = multi_head_class(d_model, num_heads)
+        layer.load_state_dict(reference.state_dict())
+        x = torch.randn(batch, seq_len, d_model)
+        heads = layer.split_heads(x)
+        shape = (batch, num_heads, seq_len, d_model // num_heads)
+        expected = reference.split_heads(x)
+        shuffled = isinstance(heads, Tensor) and heads.shape == shape and (heads != expected).any()
+        if shuffled:
+            raise AssertionError(
+                "split_heads has the right shape, but the numbers are shuffled among positions "
+                "and heads. First view as (batch, seq_len, heads, d_head), then transpose."
+            )
+        _close(heads, expected, f"split_heads of {tuple(x.shape)}")
+        _close(layer.merge_heads(heads), x, "merge_heads of split_heads (x should come back)")
+        _close(layer(x), reference(x), f"the output for {num_heads} heads")
+    return "MultiHeadAttention is right: one head, three, and as many as dimensions."

@@ -10,7 +10,7 @@ from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
-from torch import nn
+from torch import Tensor, nn
 
 from .benchmark import CACHES, GROWING, LENGTHS, NO_CACHE, PREALLOCATED, operations, totals
 
@@ -20,6 +20,7 @@ LOOK = {
     GROWING: {"color": "#0072B2", "linestyle": "-", "marker": "s"},
     PREALLOCATED: {"color": "#009E73", "linestyle": "-", "marker": "^"},
 }
+_OFFSET = {"textcoords": "offset points"}
 THEORY = {"color": "black", "linestyle": (0, (4, 3)), "linewidth": 1.2}
 
 
@@ -145,4 +146,80 @@ def training(log: pd.DataFrame) -> Figure:
     left.set(xlabel="training step", ylabel="loss (nats per token)", title="Loss", ylim=(0, None))
     right.set(xlabel="training step", ylabel="share right", ylim=(0, 1.02))
     right.set_title("Repeated tokens, then words of answers")
+    return figure
+
+
+def softmax_overflow(scales: Tensor, weights: dict[str, Tensor]) -> Figure:
+    """The larger of two weights against the distance of their scores; NaN breaks the line off.
+
+    `weights` holds one tensor (one number per scale) for each way of computing the softmax.
+    """
+    figure, (ax,) = _figure()
+    styles = [
+        LOOK[NO_CACHE] | {"marker": ""},
+        LOOK[PREALLOCATED] | {"marker": "", "linestyle": ":"},
+    ]
+    for (name, values), style in zip(weights.items(), styles, strict=True):
+        ax.plot(scales, values, label=name, linewidth=3, **style)
+        broken = values.isnan().nonzero()
+        if len(broken):
+            start = scales[broken[0, 0]].item()
+            ax.axvspan(start, scales[-1].item(), color="0.9", zorder=0)
+            ax.annotate(f"{name}: NaN from {start:.0f} on", (start, 0.7), (6, 0), **_OFFSET)
+    ax.set(xlabel="the two scores are 0 and this", ylabel="weight of the larger score")
+    ax.set_title("The softmax that overflows, and the one that does not")
+    ax.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def attention_steps(tokens: list[str], scores: Tensor, masked: Tensor, weights: Tensor) -> Figure:
+    """Scores, masked scores and weights (T, T) side by side, each number written in its cell."""
+    figure, axes = _figure(3)
+    titles = ("scores", "masked scores", "weights: each row sums to 1")
+    for ax, title, matrix in zip(axes, titles, (scores, masked, weights), strict=True):
+        darkest = 1.3 * matrix[matrix.isfinite()].max()
+        ax.imshow(matrix, cmap="Greys", vmin=0, vmax=darkest)
+        for (row, column), value in np.ndenumerate(matrix.numpy()):
+            text = f"{value:.1f}" if np.isfinite(value) else "−∞"
+            color = "white" if value > darkest / 2 else "black"
+            ax.text(column, row, text, ha="center", va="center", fontsize=9, color=color)
+        ax.set_xticks(range(len(tokens)), tokens, rotation=60)
+        ax.set_yticks(range(len(tokens)), tokens)
+        ax.set(title=title, xlabel="key")
+        ax.grid(False)
+    axes[0].set_ylabel("query")
+    return figure
+
+
+def all_heads(maps: Tensor) -> Figure:
+    """Attention weights (num_layers, H, T, T): one small map per head, layers downwards."""
+    num_layers, num_heads = maps.shape[:2]
+    size = (SIZE[0], SIZE[0] * num_layers / num_heads)
+    figure, axes = plt.subplots(num_layers, num_heads, figsize=size, layout="constrained")
+    for (layer, head), ax in np.ndenumerate(axes):
+        ax.imshow(maps[layer, head] ** 0.5, cmap="Greys", vmin=0, vmax=1)
+        ax.set(xticks=[], yticks=[], title=f"layer {layer + 1}, head {head + 1}")
+    figure.supxlabel("key (first token to last)")
+    figure.supylabel("query (last token to first)")
+    return figure
+
+
+def lookup(tokens: list[str], rows: dict[str, Tensor], marked: dict[str, int]) -> Figure:
+    """Where the last token looks: one panel per head, a bar per token, one bar hatched and named.
+
+    `rows` holds weights (T,) by title; `marked` the position to point at, by the same title.
+    """
+    figure, axes = plt.subplots(
+        len(rows), 1, figsize=(SIZE[0], 1.3 * SIZE[1]), layout="constrained", sharex=True
+    )
+    for ax, (title, weights) in zip(axes, rows.items(), strict=True):
+        bars = ax.bar(range(len(tokens)), weights, color="0.6")
+        at = marked[title]
+        bars[at].set(color="#009E73", hatch="//", edgecolor="black")
+        ax.annotate(
+            f"{tokens[at]} {weights[at]:.2f}", (at, weights[at]), (0, 3), ha="center", **_OFFSET
+        )
+        ax.set(title=title, ylabel="weight", ylim=(0, 1.15))
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[-1].set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=8)
     return figure

@@ -16,7 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .attention import FusedAttention, KeyValueStore, MultiHeadAttention
+from .attention import (
+    FusedAttention,
+    KeyValueStore,
+    MultiHeadAttention,
+    attention_weights,
+    causal_mask,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "model_state_dict.pt"
@@ -232,3 +238,17 @@ def fuse_attention(model: DecoderOnlyTransformer) -> DecoderOnlyTransformer:
         fused.load_state_dict(layer.attention.state_dict())
         layer.attention = fused.to(device=model.device, dtype=model.dtype)
     return model.eval()
+
+
+@torch.no_grad()
+def attention_maps(model: DecoderOnlyTransformer, input_ids: Tensor) -> Tensor:
+    """Where each head looks: attention weights (num_layers, H, T, T) on one sequence (1, T)."""
+    x = model.embed(input_ids)
+    mask = causal_mask(input_ids.size(1), input_ids.size(1), input_ids.device)
+    maps = []
+    for layer in model.layers:
+        heads, normed = layer.attention, layer.norm1(x)
+        q, k = (heads.split_heads(W(normed)) for W in (heads.W_q, heads.W_k))
+        maps.append(attention_weights(q, k, mask)[0])
+        x = layer(x)
+    return torch.stack(maps)
