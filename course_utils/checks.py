@@ -9,11 +9,13 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import attention as right
 from .benchmark import CACHES, NO_CACHE, speed_up, totals
 from .evaluation import Report
+from .transformer import DecoderLayer, DecoderOnlyTransformer, FeedForward
 
 
 def check_report(report: Report) -> None:
@@ -106,20 +108,25 @@ def _close(found: object, expected: Tensor, what: str) -> None:
         )
 
 
+def _same(found: object, wrong: Tensor, tolerance: float = 1e-5) -> bool:
+    """Whether an answer is the one that a usual mistake gives."""
+    if not isinstance(found, Tensor) or found.shape != wrong.shape:
+        return False
+    return torch.allclose(found.to(wrong.dtype), wrong, atol=tolerance)
+
+
 def check_softmax(softmax: Callable[[Tensor], Tensor]) -> str:
     """Notebook 01, exercise 1. Returns a verdict; raises AssertionError if it is not a softmax."""
     rows = torch.tensor([[0.0, 1.0, 2.0], [3.0, 3.0, -1.0]])
     before = rows.clone()
     found = softmax(rows)
     _unchanged((before,), (rows,))
-    if isinstance(found, Tensor) and found.shape == rows.shape:
-        along_columns = torch.softmax(rows, dim=0)
-        if torch.allclose(found.float(), along_columns):
-            raise AssertionError("Columns sum to 1, rows should. Use dim=-1, the last dimension.")
-        if torch.allclose(found.float(), torch.softmax(rows.flatten(), 0).view_as(rows)):
-            raise AssertionError(
-                "All weights together sum to 1, each row should. Sum over dim=-1 with keepdim=True."
-            )
+    if _same(found, torch.softmax(rows, dim=0)):
+        raise AssertionError("Columns sum to 1, rows should. Use dim=-1, the last dimension.")
+    if _same(found, torch.softmax(rows.flatten(), 0).view_as(rows)):
+        raise AssertionError(
+            "All weights together sum to 1, each row should. Sum over dim=-1 with keepdim=True."
+        )
     _close(found, torch.softmax(rows, -1), "softmax of small scores")
     for scale in (1e4, -1e4):
         _close(
@@ -225,7 +232,7 @@ def _explain_weights(
     ):
         if mask is not None:
             scores = scores.masked_fill(~mask, -math.inf)
-        if torch.allclose(found, torch.softmax(scores, -1), atol=1e-5):
+        if _same(found, torch.softmax(scores, -1)):
             raise AssertionError(advice)
 
 
@@ -250,3 +257,110 @@ def check_multi_head(multi_head_class: type[nn.Module]) -> str:
         _close(layer.merge_heads(heads), x, "merge_heads of split_heads (x should come back)")
         _close(layer(x), reference(x), f"the output for {num_heads} heads")
     return "MultiHeadAttention is right: one head, three, and as many as dimensions."
+
+
+def check_layer_norm(layer_norm: Callable[..., Tensor]) -> str:
+    """Notebook 02, exercise 1. Returns a verdict; raises AssertionError on a wrong layer norm."""
+    torch.manual_seed(0)
+    for shape in ((6, 3), (2, 5, 16)):
+        x = 3 * torch.randn(shape) + 2
+        weight, bias = torch.randn(shape[-1]), torch.randn(shape[-1])
+        before = x.clone()
+        found = layer_norm(x, weight, bias)
+        _unchanged((before,), (x,))
+        centred = x - x.mean(-1, keepdim=True)
+        deviation = x.std(-1, keepdim=True)
+        if _same(found, centred / deviation * weight + bias, 1e-4):
+            raise AssertionError(
+                "The variance is divided by d - 1; here it is divided by d (unbiased=False)."
+            )
+        for variance in (deviation.square(), x.var(-1, keepdim=True, unbiased=False)):
+            if _same(found, centred / variance * weight + bias, 1e-3):
+                raise AssertionError("Divide by the square root of the variance.")
+        expected = F.layer_norm(x, shape[-1:], weight, bias)
+        _close(found, expected, f"layer_norm of shape {shape}")
+    same = torch.full((2, 4), 7.0)
+    _close(
+        layer_norm(same, torch.ones(4), torch.zeros(4)),
+        torch.zeros(2, 4),
+        "layer_norm of equal numbers (their variance is 0: add eps to it), which",
+    )
+    return "layer_norm is right: one sequence, a batch, and numbers that are all equal."
+
+
+def check_feed_forward(feed_forward_class: type[nn.Module]) -> str:
+    """Notebook 02, exercise 2. Returns a verdict; raises AssertionError on a wrong module."""
+    torch.manual_seed(0)
+    reference = FeedForward(8, 32)
+    layer = feed_forward_class(8, 32)
+    _load(layer, reference)
+    x = torch.randn(2, 5, 8)
+    _close(layer(x), reference(x), "the output (fc1, then torch.relu, then fc2)")
+    return "FeedForward is right."
+
+
+def check_decoder_layer(layer_class: type[nn.Module]) -> str:
+    """Notebook 02, exercise 3. Returns a verdict; raises AssertionError on a wrong layer."""
+    torch.manual_seed(0)
+    reference = DecoderLayer(12, 24, num_heads=3, dropout=0.0)
+    with torch.no_grad():
+        for parameter in reference.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    layer = layer_class(12, 24, num_heads=3, dropout=0.0)
+    _load(layer, reference)
+    x = torch.randn(2, 5, 12)
+    found, r = layer(x), reference
+    attended = x + r.attention(r.norm1(x))
+    after_attention = r.norm1(x + r.attention(x))
+    usual = {
+        "norm1 is used twice: the feed-forward part has its own, norm2.": attended
+        + r.feed_forward(r.norm1(attended)),
+        "The norms come after the additions (post-norm). Here each part gets a normed copy of the "
+        "stream, and the stream itself is never normed (pre-norm).": r.norm2(
+            after_attention + r.feed_forward(after_attention)
+        ),
+        "The stream is lost: add each part's output to x.": r.feed_forward(
+            r.norm2(r.attention(r.norm1(x)))
+        ),
+        "Both parts read the same x: the second one reads what the first one has left.": attended
+        + r.feed_forward(r.norm2(x)),
+    }
+    for advice, wrong in usual.items():
+        if _same(found, wrong):
+            raise AssertionError(advice)
+    _close(found, reference(x), "the output of the layer")
+    return "DecoderLayer is right: pre-norm, two norms, two additions."
+
+
+def check_model(model_class: type[nn.Module]) -> str:
+    """Notebook 02, exercise 4. Returns a verdict; raises AssertionError on a wrong model."""
+    torch.manual_seed(0)
+    shape = {"vocab_size": 20, "d_model": 12, "d_ff": 24, "num_layers": 2, "max_seq_len": 10}
+    reference = DecoderOnlyTransformer(**shape, num_heads=3, dropout=0.0).eval()
+    model = model_class(**shape, num_heads=3, dropout=0.0).eval()
+    _load(model, reference)
+    for seq_len in (6, 1, 10):
+        ids = torch.randint(20, (2, seq_len))
+        found = model(ids)
+        logits = found[0] if isinstance(found, tuple) else found
+        x = nn.Sequential(*reference.layers)(reference.token_embedding(ids))
+        if _same(logits, reference.output_projection(reference.norm(x))):
+            raise AssertionError("The position embeddings are not added to the token's.")
+        x = nn.Sequential(*reference.layers)(reference.embed(ids))
+        if _same(logits, reference.output_projection(x)):
+            raise AssertionError("The last norm, before the output projection, is missing.")
+        _close(logits, reference(ids)[0], f"the logits for ids of shape {tuple(ids.shape)}")
+    try:
+        model(torch.zeros(1, 11, dtype=torch.long))
+    except Exception:
+        return "DecoderOnlyTransformer is right, up to max_seq_len and no further."
+    raise AssertionError("11 tokens went through a model with max_seq_len=10. Is there a position?")
+
+
+def _load(module: nn.Module, reference: nn.Module) -> None:
+    """Copy the weights, or raise AssertionError if names or shapes of parameters differ."""
+    try:
+        module.load_state_dict(reference.state_dict())
+    except RuntimeError as error:
+        problems = " ".join(line.strip() for line in str(error).splitlines()[1:3])
+        raise AssertionError(f"The parameters are not the expected ones. {problems}") from None

@@ -223,3 +223,40 @@ def lookup(tokens: list[str], rows: dict[str, Tensor], marked: dict[str, int]) -
         ax.spines[["top", "right"]].set_visible(False)
     axes[-1].set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=8)
     return figure
+
+
+def parameter_shares(counts: dict[str, int]) -> Figure:
+    """One bar per part of the model: how many parameters it has."""
+    figure, (ax,) = _figure()
+    names, numbers = list(counts), list(counts.values())
+    bars = ax.barh(names, numbers, color="#0072B2")
+    ax.bar_label(bars, [f"{n:,} ({n / sum(numbers):.0%})" for n in numbers], padding=4)
+    ax.set(xlabel="parameters", xlim=(0, 1.25 * max(numbers)))
+    ax.set_title(f"Where the {sum(numbers):,} parameters are")
+    ax.invert_yaxis()
+    return figure
+
+
+def stream(probabilities: dict[str, list[float]], sizes: dict[str, list[float]]) -> Figure:
+    """The residual stream after each layer: what it would answer (left), what was added (right).
+
+    `probabilities` holds, for each word, its probability after 0, 1, ... layers; `sizes` the length
+    of what attention and feed-forward added in each layer.
+    """
+    figure, (left, right) = _figure(2)
+    styles = zip("o^s", ("-", "--", ":"), ("#009E73", "#D55E00", "#0072B2"), strict=True)
+    for (word, values), (marker, line, color) in zip(probabilities.items(), styles, strict=True):
+        left.plot(values, marker=marker, linestyle=line, color=color, label=word)
+    left.set(xlabel="layers run", ylabel="probability of the word", ylim=(-0.03, 1.03))
+    left.set_title("What the stream would say")
+    left.set_xticks(range(len(values)))
+    left.legend(frameon=False)
+    layers = np.arange(1, len(next(iter(sizes.values()))) + 1)
+    looks = ((-0.2, "#0072B2", ""), (0.2, "#D55E00", "//"))
+    for (part, lengths), (shift, color, hatch) in zip(sizes.items(), looks, strict=True):
+        look = {"color": color, "hatch": hatch, "edgecolor": "black", "label": part}
+        right.bar(layers + shift, lengths, 0.4, **look)
+    right.set(xlabel="layer", ylabel="length of the vector added", title="What each part adds")
+    right.set_xticks(layers)
+    right.legend(frameon=False)
+    return figure

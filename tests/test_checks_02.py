@@ -1,0 +1,228 @@
+"""Wrong answers that students write to notebook 02: each fails, with a message about its fault."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from course_utils import checks
+from course_utils.transformer import DecoderLayer, DecoderOnlyTransformer, FeedForward
+
+EPS = 1e-5
+
+
+def centred(x):
+    return x - x.mean(-1, keepdim=True)
+
+
+def norm_in_place(x, weight, bias):
+    x -= x.mean(-1, keepdim=True)
+    return F.layer_norm(x, x.shape[-1:], weight, bias)
+
+
+def norm_of(scale, over=-1):
+    def layer_norm(x, weight, bias):
+        return (x - x.mean(over, keepdim=True)) / scale(x) * weight + bias
+
+    return layer_norm
+
+
+def deviation(x, over=-1):
+    return torch.sqrt(x.var(over, keepdim=True, unbiased=False) + EPS)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (norm_of(lambda x: x.std(-1, keepdim=True)), "d - 1"),
+        (norm_of(lambda x: x.var(-1, keepdim=True, unbiased=True)), "square root of the variance"),
+        (norm_of(lambda x: deviation(x, -2), over=-2), "layer_norm of shape \\(6, 3\\) is"),
+        (norm_of(lambda x: x.var(-1, keepdim=True, unbiased=False).sqrt()), "add eps to it"),
+        (lambda x, weight, bias: centred(x) / deviation(x), "layer_norm of shape \\(6, 3\\) is"),
+        (lambda x, weight, bias: x / deviation(x) * weight + bias, "layer_norm of shape"),
+        (norm_in_place, "was changed"),
+        (lambda x, weight, bias: None, "is None"),
+        (
+            lambda x, weight, bias: F.layer_norm(x, x.shape[-1:], weight, bias).double(),
+            "dtype torch.float64",
+        ),
+    ],
+)
+def test_wrong_layer_norm(answer, words):
+    with pytest.raises(AssertionError, match=words):
+        checks.check_layer_norm(answer)
+
+
+class NoReLU(FeedForward):
+    def forward(self, x):
+        return self.fc2(self.fc1(x))
+
+
+class GELU(FeedForward):
+    def forward(self, x):
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class ReLUAtTheEnd(FeedForward):
+    def forward(self, x):
+        return torch.relu(self.fc2(self.fc1(x)))
+
+
+class AddsItsInput(FeedForward):
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+class OtherNames(nn.Module):
+    def __init__(self, d_model, d_ff):
+        super().__init__()
+        self.linear1, self.linear2 = nn.Linear(d_model, d_ff), nn.Linear(d_ff, d_model)
+
+
+class NoBias(nn.Module):
+    def __init__(self, d_model, d_ff):
+        super().__init__()
+        self.fc1 = nn.Linear(d_model, d_ff, bias=False)
+        self.fc2 = nn.Linear(d_ff, d_model, bias=False)
+
+
+class Forgets(FeedForward):
+    def forward(self, x):
+        super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("cls", "words"),
+    [
+        (NoReLU, "fc1, then torch.relu, then fc2"),
+        (GELU, "fc1, then torch.relu, then fc2"),
+        (ReLUAtTheEnd, "fc1, then torch.relu, then fc2"),
+        (AddsItsInput, "fc1, then torch.relu, then fc2"),
+        (OtherNames, "not the expected ones.*fc1"),
+        (NoBias, "not the expected ones.*bias"),
+        (Forgets, "is None"),
+    ],
+)
+def test_wrong_feed_forward(cls, words):
+    with pytest.raises(AssertionError, match=words):
+        checks.check_feed_forward(cls)
+
+
+class OneNorm(DecoderLayer):
+    def forward(self, x):
+        x = x + self.attention(self.norm1(x))
+        return x + self.feed_forward(self.norm1(x))
+
+
+class PostNorm(DecoderLayer):
+    def forward(self, x):
+        x = self.norm1(x + self.attention(x))
+        return self.norm2(x + self.feed_forward(x))
+
+
+class NoResidual(DecoderLayer):
+    def forward(self, x):
+        return self.feed_forward(self.norm2(self.attention(self.norm1(x))))
+
+
+class Parallel(DecoderLayer):
+    def forward(self, x):
+        return x + self.attention(self.norm1(x)) + self.feed_forward(self.norm2(x))
+
+
+class NoFeedForward(DecoderLayer):
+    def forward(self, x):
+        return x + self.attention(self.norm1(x))
+
+
+class NormsTheStream(DecoderLayer):
+    def forward(self, x):
+        x = self.norm1(x)
+        x = x + self.attention(x)
+        return x + self.feed_forward(self.norm2(x))
+
+
+@pytest.mark.parametrize(
+    ("cls", "words"),
+    [
+        (OneNorm, "norm1 is used twice"),
+        (PostNorm, "post-norm"),
+        (NoResidual, "The stream is lost"),
+        (Parallel, "Both parts read the same x"),
+        (NoFeedForward, "the output of the layer is"),
+        (NormsTheStream, "the output of the layer is"),
+    ],
+)
+def test_wrong_layer(cls, words):
+    with pytest.raises(AssertionError, match=words):
+        checks.check_decoder_layer(cls)
+
+
+class NoPositions(DecoderOnlyTransformer):
+    def embed(self, input_ids, start=0):
+        return self.token_embedding(input_ids)
+
+
+class PositionsFromOne(DecoderOnlyTransformer):
+    def embed(self, input_ids, start=0):
+        positions = torch.arange(input_ids.size(1)).add(1) % self.max_seq_len
+        return self.token_embedding(input_ids) + self.pos_embedding(positions)
+
+
+class NoLastNorm(DecoderOnlyTransformer):
+    def forward(self, input_ids):
+        x = self.embed(input_ids)
+        for layer in self.layers:
+            x = layer(x)
+        return self.output_projection(x), None
+
+
+class FirstLayerAgain(DecoderOnlyTransformer):
+    def forward(self, input_ids):
+        x = self.embed(input_ids)
+        for _ in self.layers:
+            x = self.layers[0](x)
+        return self.output_projection(self.norm(x)), None
+
+
+class Probabilities(DecoderOnlyTransformer):
+    def forward(self, input_ids):
+        return super().forward(input_ids)[0].softmax(-1), None
+
+
+class LastOnly(DecoderOnlyTransformer):
+    def forward(self, input_ids):
+        return super().forward(input_ids)[0][:, -1], None
+
+
+class WrapsRound(DecoderOnlyTransformer):
+    def check_input(self, input_ids, start):
+        pass
+
+    def embed(self, input_ids, start=0):
+        positions = torch.arange(input_ids.size(1)) % self.max_seq_len
+        return self.token_embedding(input_ids) + self.pos_embedding(positions)
+
+
+@pytest.mark.parametrize(
+    ("cls", "words"),
+    [
+        (NoPositions, "position embeddings are not added"),
+        (PositionsFromOne, "the logits for ids of shape \\(2, 6\\) is"),
+        (NoLastNorm, "The last norm, before the output projection, is missing|the logits for ids"),
+        (FirstLayerAgain, "the logits for ids"),
+        (Probabilities, "the logits for ids"),
+        (LastOnly, "has shape \\(2, 20\\), expected \\(2, 6, 20\\)"),
+        (WrapsRound, "11 tokens went through a model with max_seq_len=10"),
+    ],
+)
+def test_wrong_model(cls, words):
+    with pytest.raises(AssertionError, match=words):
+        checks.check_model(cls)
+
+
+def test_right_answers_pass():
+    checks.check_layer_norm(lambda x, w, b: F.layer_norm(x, x.shape[-1:], w, b))
+    checks.check_feed_forward(FeedForward)
+    checks.check_decoder_layer(DecoderLayer)
+    checks.check_model(DecoderOnlyTransformer)
