@@ -80,7 +80,7 @@ def test_real_timings_tell_a_working_cache_from_one_switched_off(run, helps):
     model = small_model(dtype=torch.float32, d_model=64, d_ff=256, max_seq_len=640, num_layers=1)
     with torch.no_grad():
         times = benchmark.sweep(
-            model, random_ids(1, 10), 600, rounds=1, contenders=(NO_CACHE, PREALLOCATED), run=run
+            model, random_ids(1, 10), 400, rounds=3, contenders=(NO_CACHE, PREALLOCATED), run=run
         )
     if helps:
         checks.check_cached_steps_grow_slowly(benchmark.per_token(times), factor=2)

@@ -233,6 +233,11 @@ def test_train_gets_its_arguments_and_returns_its_status(ready):
     assert variables["JUPYTER_PREFER_ENV_PATH"] == "1"
 
 
+def hear_ctrl_c() -> None:
+    """Undo what a shell does to the commands that it starts in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="sends Ctrl-C to a process group as POSIX does")
 @pytest.mark.parametrize(
     "task, slow, status, last_words",
@@ -248,6 +253,7 @@ def test_ctrl_c_lets_the_task_end_in_its_own_way(folder, task, slow, status, las
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=hear_ctrl_c,
     ) as process:
         while "ready" not in process.stdout.readline():
             assert process.poll() is None
