@@ -30,10 +30,10 @@ def token_times(model: nn.Module, prompt: Tensor, num_tokens: int, contender: st
     one of `CACHES`, or `OWN_CACHE` for any model with the course's interface.
     """
     options = {"use_cache": contender != NO_CACHE}
-    if contender in (GROWING, PREALLOCATED):
-        options["past_kv"] = CACHES[contender](model, prompt.size(0))
     times = []
     start = timer()
+    if contender in (GROWING, PREALLOCATED):
+        options["past_kv"] = CACHES[contender](model, prompt.size(0))
     for _ in stream(model, prompt, num_tokens, temperature=0, **options):
         times.append(timer() - start)
     return times

@@ -242,7 +242,7 @@ def check_multi_head(multi_head_class: type[nn.Module]) -> str:
         torch.manual_seed(0)
         reference = right.MultiHeadAttention(d_model, num_heads)
         layer = multi_head_class(d_model, num_heads)
-        layer.load_state_dict(reference.state_dict())
+        _load(layer, reference)
         x = torch.randn(batch, seq_len, d_model)
         heads = layer.split_heads(x)
         shape = (batch, num_heads, seq_len, d_model // num_heads)

@@ -177,9 +177,16 @@ class ScalesByModel(attention.MultiHeadAttention):
         return super().attend(q / math.sqrt(self.num_heads), k, v)
 
 
+class NoOutputMatrix(attention.MultiHeadAttention):
+    def __init__(self, d_model, num_heads=1):
+        super().__init__(d_model, num_heads)
+        del self.W_o
+
+
 @pytest.mark.parametrize(
     ("cls", "words"),
     [
+        (NoOutputMatrix, "not the expected ones.*W_o"),
         (ViewOnly, "shuffled among positions and heads"),
         (HeadsLast, "split_heads of .* has shape"),
         (MergesWrongly, "x should come back"),

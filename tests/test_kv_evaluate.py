@@ -51,6 +51,15 @@ def test_wrong_cache_is_seen(name):
     assert any("first differs at position" in problem for problem in report.problems)
 
 
+@pytest.mark.parametrize("name", ["no position offset on decode", "no mask offset"])
+def test_the_whole_prompt_through_an_empty_cache_shows_nothing(name):
+    """The assignment's own check: these two are the README's examples of what passes it."""
+    right, wrong = wrong_pair(name)
+    for case in cases_for(right):
+        found = in_portions(wrong, case.input_ids, (case.input_ids.size(1),))
+        assert first_difference(case.with_cache, found, 1e-9) is None
+
+
 @pytest.mark.parametrize("name", FIRST_WRONG)
 def test_first_wrong_position_is_named(name):
     right, wrong = wrong_pair(name)
