@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import attention as right
+from . import generation as right_generation
 from .benchmark import CACHES, NO_CACHE, speed_up, totals
 from .evaluation import Report
 from .transformer import DecoderLayer, DecoderOnlyTransformer, FeedForward
@@ -355,6 +356,179 @@ def check_model(model_class: type[nn.Module]) -> str:
     except Exception:
         return "DecoderOnlyTransformer is right, up to max_seq_len and no further."
     raise AssertionError("11 tokens went through a model with max_seq_len=10. Is there a position?")
+
+
+def check_keep_top_k(keep_top_k: Callable[[Tensor, int], Tensor]) -> str:
+    """Notebook 03, exercise 1. Returns a verdict; raises AssertionError on a wrong cut."""
+    logits = torch.tensor([[1.0, 4.0, 2.0, 3.0, 0.0], [-5.0, -1.0, -2.0, -4.0, -3.0]])
+    before = logits.clone()
+    for k in (1, 2, 3, 5, 9):
+        found = keep_top_k(logits, k)
+        _unchanged((before,), (logits,))
+        expected = right_generation.keep_top_k(logits, k)
+        _explain_kept(found, expected, logits, f"keep_top_k with k={k}")
+    tied = torch.tensor([[2.0, 1.0, 1.0, 0.0]])
+    expected = torch.tensor([[2.0, 1.0, 1.0, -math.inf]])
+    _explain_kept(keep_top_k(tied, 2), expected, tied, "keep_top_k with k=2 and two words tied")
+    return "keep_top_k is right: row by row, ties stay, and k may exceed the vocabulary."
+
+
+def _explain_kept(found: object, expected: Tensor, logits: Tensor, what: str) -> None:
+    """Raise AssertionError, naming the words, unless the same words are left as in `expected`."""
+    if isinstance(found, Tensor) and found.shape == expected.shape:
+        for row in range(len(logits)):
+            kept, wanted = (
+                [i for i, x in enumerate(t[row].tolist()) if x != -math.inf]
+                for t in (found, expected)
+            )
+            if kept != wanted:
+                numbers = [round(x, 2) for x in logits[row].tolist()]
+                raise AssertionError(
+                    f"{what}: of the logits {numbers}, those at {wanted} stay and all others "
+                    f"become minus infinity; yours leaves {kept}."
+                )
+    _close(found, expected, what)
+
+
+def check_keep_top_p(keep_top_p: Callable[[Tensor, float], Tensor]) -> str:
+    """Notebook 03, exercise 2. Returns a verdict; raises AssertionError on a wrong nucleus."""
+    logits = torch.tensor([[0.15, 0.5, 0.05, 0.3], [0.26, 0.24, 0.27, 0.23]]).log()
+    before = logits.clone()
+    for p in (0.3, 0.6, 0.9, 0.99, 1.0):
+        found = keep_top_p(logits, p)
+        _unchanged((before,), (logits,))
+        expected = right_generation.keep_top_p(logits, p)
+        empty = isinstance(found, Tensor) and (found == -math.inf).all(-1).any()
+        if empty:
+            raise AssertionError(
+                f"keep_top_p with p={p}: no word is left in a row. The word that reaches p belongs "
+                "to the nucleus: ask whether the words likelier than it have reached p already."
+            )
+        _explain_kept(found, expected, logits, f"keep_top_p with p={p}")
+    return "keep_top_p is right: the fewest words that reach p, in their own places, never none."
+
+
+def check_next_token(next_token: Callable[..., Tensor]) -> str:
+    """Notebook 03, exercise 3. Returns a verdict; raises AssertionError on a wrong choice."""
+    logits = torch.tensor([[1.0, 3.0, 2.0, 0.0], [0.5, -1.0, 0.0, 2.0]])
+    _close(next_token(logits, 0), torch.tensor([1, 3]), "the greedy token of each row")
+    row = torch.tensor([2.0, 1.5, 1.0, 0.0])
+    for temperature, top_k, top_p in (
+        (1.0, None, None),
+        (0.5, None, None),
+        (2.0, None, None),
+        (1.0, 2, None),
+        (2.0, None, 0.7),
+    ):
+        _check_draws(next_token, row, temperature, top_k, top_p)
+    twice = [
+        next_token(logits.repeat(50, 1), 1.0, generator=torch.Generator().manual_seed(7))
+        for _ in range(2)
+    ]
+    if not torch.equal(*twice):
+        raise AssertionError("The same seed gave other tokens. Is the generator handed on?")
+    return "next_token is right: greedy, three temperatures, top-k, top-p, and repeatable."
+
+
+def _check_draws(
+    next_token: Callable[..., Tensor],
+    row: Tensor,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    draws: int = 20_000,
+) -> None:
+    """Compare how often each token is drawn with its probability (to 5 standard deviations)."""
+    options = f"temperature={temperature}, top_k={top_k}, top_p={top_p}"
+    generator = torch.Generator().manual_seed(0)
+    tokens = next_token(
+        row.repeat(draws, 1), temperature, top_k=top_k, top_p=top_p, generator=generator
+    )
+    if not isinstance(tokens, Tensor) or tokens.shape != (draws,):
+        shape = tuple(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
+        raise AssertionError(f"For {draws} rows, next_token gave {shape}, expected ({draws},).")
+    scaled = row[None] / temperature
+    if top_k is not None:
+        scaled = right_generation.keep_top_k(scaled, top_k)
+    if top_p is not None:
+        scaled = right_generation.keep_top_p(scaled, top_p)
+    expected = torch.softmax(scaled, -1)[0]
+    share = torch.bincount(tokens, minlength=len(row)) / draws
+    spread = (expected * (1 - expected) / draws).sqrt()
+    if ((share - expected).abs() > 5 * spread + 1e-9).any():
+        advice = ""
+        upside_down = torch.softmax(row * temperature, -1)
+        if temperature != 1 and torch.allclose(share, upside_down, atol=0.02):
+            advice = " The logits are multiplied by the temperature; divide by it."
+        raise AssertionError(
+            f"With {options} the tokens 0 to 3 came up with shares "
+            f"{[round(s, 2) for s in share.tolist()]}, expected "
+            f"{[round(s, 2) for s in expected.tolist()]}.{advice}"
+        )
+
+
+def check_generate(generate: Callable[..., Tensor]) -> str:
+    """Notebook 03, exercise 4. Returns a verdict; raises AssertionError on a wrong loop."""
+    model = _tiny_model()
+    fed = []
+    model.register_forward_pre_hook(lambda _, args: fed.append(args[0].size(1)))
+    for batch, prompt_len, new in ((1, 3, 5), (2, 4, 3), (1, 1, 1), (1, 2, 0)):
+        prompt = torch.arange(batch * prompt_len).view(batch, prompt_len) % 20
+        fed.clear()
+        found = generate(model, prompt, new, temperature=0)
+        shape = (batch, prompt_len + new)
+        if not isinstance(found, Tensor) or found.shape != shape:
+            got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise AssertionError(
+                f"A prompt of shape {(batch, prompt_len)} and {new} new tokens gave {got}, "
+                f"expected {shape}: prompt and continuation together."
+            )
+        wanted = list(range(prompt_len, prompt_len + new))
+        if fed != wanted:
+            raise AssertionError(
+                f"The model was run on {fed} tokens, expected {wanted}: one run per new token, "
+                "each on the whole text so far."
+            )
+        expected = right_generation.generate(model, prompt, new, 0, use_cache=False)
+        _close(found, expected, "the greedy continuation")
+    draws = [
+        make(model, prompt, 12, 2.0, generator=torch.Generator().manual_seed(1))
+        for make in (generate, lambda *a, **k: right_generation.generate(*a, use_cache=False, **k))
+    ]
+    _close(*draws, "the continuation drawn with a seed (is the generator handed on?), which")
+    return "generate is right: whole text each time, one sequence and two, greedy and drawn."
+
+
+def check_beam_search(beam_search: Callable[..., tuple[Tensor, Tensor]]) -> str:
+    """Notebook 03, exercise 5. Returns a verdict; raises AssertionError on a wrong search."""
+    model = _tiny_model(vocab_size=5)
+    prompt = torch.tensor([[1, 3, 2]])
+    every = torch.cartesian_prod(*[torch.arange(5)] * 3)
+    texts = torch.cat([prompt.expand(len(every), -1), every], dim=1)
+    with torch.no_grad():
+        logs = torch.log_softmax(model(texts)[0][:, 2:-1], -1)
+    exact = logs.gather(-1, every[..., None]).sum((1, 2))
+    for beams in (1, 2, 25):
+        found = beam_search(model, prompt, 3, beams)
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise AssertionError("beam_search returns two things: ids and scores.")
+        ids, scores = found
+        expected_ids, expected_scores = right_generation.beam_search(model, prompt, 3, beams, False)
+        if isinstance(ids, Tensor) and ids.shape == expected_ids.shape:
+            true = torch.stack([exact[(texts == row).all(1)].sum() for row in ids])
+            _close(scores, true, f"with {beams} beams, the sum of log-probabilities of a text")
+        _close(ids, expected_ids, f"with {beams} beams, a token of the texts found (best first)")
+    if not torch.isclose(scores[0], exact.max()):
+        raise AssertionError("25 beams of 5 words for 3 steps see every text; the best was missed.")
+    return "beam_search is right: its scores are true, and with enough beams it finds the best."
+
+
+def _tiny_model(vocab_size: int = 20) -> DecoderOnlyTransformer:
+    torch.manual_seed(0)
+    model = DecoderOnlyTransformer(vocab_size, 12, 24, 2, 16, num_heads=3, dropout=0.0).eval()
+    with torch.no_grad():
+        model.output_projection.weight.mul_(4)
+    return model
 
 
 def _load(module: nn.Module, reference: nn.Module) -> None:

@@ -92,7 +92,16 @@ def check_request(
 
 
 @torch.no_grad()
-def _stream(model, input_ids, max_new_tokens, use_cache, past_kv, stop_token, sampling):
+def decode_loop(
+    model: nn.Module,
+    input_ids: Tensor,
+    max_new_tokens: int,
+    use_cache: bool,
+    past_kv: object = None,
+    stop_token: int | None = None,
+    **sampling: object,
+) -> Iterator[Tensor]:
+    """Yield one token per row (B,) at a time: `stream` without its look at the request."""
     ids = input_ids
     stopped = torch.zeros(ids.size(0), dtype=torch.bool, device=ids.device)
     for _ in range(max_new_tokens):
@@ -129,7 +138,7 @@ def stream(
     """
     check_request(model, input_ids, max_new_tokens, temperature, top_k, top_p)
     sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "generator": generator}
-    return _stream(model, input_ids, max_new_tokens, use_cache, past_kv, stop_token, sampling)
+    return decode_loop(model, input_ids, max_new_tokens, use_cache, past_kv, stop_token, **sampling)
 
 
 def generate(
@@ -143,3 +152,39 @@ def generate(
     """The prompt (B, T) with up to `max_new_tokens` tokens after it; options as in `stream`."""
     tokens = stream(model, input_ids, max_new_tokens, temperature, use_cache, **options)
     return torch.cat([input_ids, *(token[:, None] for token in tokens)], dim=1)
+
+
+@torch.no_grad()
+def beam_search(
+    model: nn.Module,
+    input_ids: Tensor,
+    max_new_tokens: int,
+    num_beams: int,
+    use_cache: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """The `num_beams` likeliest continuations that a search of that width finds, best first.
+
+    `input_ids` is one prompt (1, T). Returns ids (num_beams, T + max_new_tokens) and the natural
+    logarithm of each continuation's probability (num_beams,). In each step every beam is continued
+    by every token, and the best `num_beams` of all these stay; the cache is reordered with them.
+    Raises ValueError for a request that cannot be carried out.
+    Source: Graves, "Sequence Transduction with Recurrent Neural Networks", 2012, algorithm 1.
+    """
+    check_request(model, input_ids, max_new_tokens)
+    if input_ids.size(0) != 1:
+        raise ValueError(f"beam_search takes one prompt (1, T), not {input_ids.size(0)} of them.")
+    if num_beams < 1:
+        raise ValueError(f"num_beams={num_beams} must be at least 1.")
+    ids, past_kv = input_ids, None
+    new = ids
+    scores = torch.zeros(1, device=ids.device)
+    for _ in range(max_new_tokens):
+        logits, past_kv = model(new, past_kv=past_kv, use_cache=use_cache)
+        candidates = scores[:, None] + torch.log_softmax(logits[:, -1].float(), dim=-1)
+        scores, best = candidates.flatten().topk(min(num_beams, candidates.numel()))
+        beam, token = best // logits.size(-1), best % logits.size(-1)
+        ids = torch.cat([ids[beam], token[:, None]], dim=1)
+        if use_cache:
+            past_kv.reorder(beam)
+        new = token[:, None] if use_cache else ids
+    return ids, scores

@@ -6,6 +6,7 @@ opaque to the caller of `forward`: whatever `forward` returned goes back in. Bot
     batch_size              sequences, side by side
     length                  positions stored so far
     append(layer, k, v)     store the new positions' k and v, return those of all positions
+    reorder(rows)           row i becomes what row rows[i] was (beam search needs that)
     nbytes                  memory held, in bytes
 
 Shapes: B batch, H num_heads, Q new positions, K all positions, d d_head.
@@ -40,6 +41,12 @@ class GrowingCache:
         self.values[layer] = torch.cat([self.values[layer], v], dim=2)
         return self.keys[layer], self.values[layer]
 
+    def reorder(self, rows: Tensor) -> None:
+        """Make row i a copy of what row `rows[i]` was; there are then len(rows) rows."""
+        self.keys = [keys[rows] for keys in self.keys]
+        self.values = [values[rows] for values in self.values]
+        self.batch_size = len(rows)
+
     @property
     def nbytes(self) -> int:
         return sum(t.nbytes for t in self.keys + self.values)
@@ -66,6 +73,11 @@ class PreallocatedCache:
         self.values[layer, :, :, start:end] = v
         self.lengths[layer] = end
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+    def reorder(self, rows: Tensor) -> None:
+        """Make row i a copy of what row `rows[i]` was; there are then len(rows) rows."""
+        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        self.batch_size = len(rows)
 
     @property
     def nbytes(self) -> int:

@@ -260,3 +260,66 @@ def stream(probabilities: dict[str, list[float]], sizes: dict[str, list[float]])
     right.set_xticks(layers)
     right.legend(frameon=False)
     return figure
+
+
+def temperatures(words: list[str], probabilities: dict[float, Tensor]) -> Figure:
+    """The likeliest words at several temperatures: one panel each, a bar per word."""
+    figure, axes = _figure(len(probabilities))
+    highest = max(p.max().item() for p in probabilities.values())
+    for ax, (temperature, shares) in zip(axes, probabilities.items(), strict=True):
+        ax.barh(words, shares, color="#0072B2")
+        ax.set(title=f"temperature {temperature:g}", xlim=(0, 1.1 * highest))
+        ax.set_xlabel("probability")
+        ax.invert_yaxis()
+    return figure
+
+
+def cuts(places: dict[str, tuple[list[str], Tensor, int, int]]) -> Figure:
+    """What top-k and top-p keep: a panel per place, the cuts drawn between the ordered words.
+
+    `places` holds, by title: words in order, their probabilities, how many each of the two keeps.
+    """
+    figure, axes = _figure(len(places))
+    for ax, (title, (words, shares, by_k, by_p)) in zip(axes, places.items(), strict=True):
+        ax.barh(words, shares, color="0.6")
+        for kept, name, color, line in (
+            (by_k, "top-k", "#0072B2", "--"),
+            (by_p, "top-p", "#D55E00", "-"),
+        ):
+            ax.axhline(kept - 0.5, color=color, linestyle=line, linewidth=2)
+            at = (1.1 * shares.max().item(), kept - 0.5)
+            ax.annotate(f"{name} keeps {kept}", at, (0, -12), ha="right", color=color, **_OFFSET)
+        ax.set(title=title, xlabel="probability", xlim=(0, 1.1 * shares.max().item()))
+        ax.invert_yaxis()
+    return figure
+
+
+def repeated_work(tokens: np.ndarray, needed: np.ndarray, repeated: np.ndarray) -> Figure:
+    """Operations per step without a cache: for the newest token, and repeated (hatched)."""
+    figure, (ax,) = _figure()
+    million = 1e6
+    ax.bar(
+        tokens,
+        repeated / million,
+        bottom=needed / million,
+        color="#F3C9AE",
+        edgecolor="#D55E00",
+        hatch="//",
+        width=0.8,
+        label="done before, and done again",
+    )
+    ax.bar(tokens, needed / million, color="#0072B2", width=0.8, label="for the newest token")
+    ax.set(xlabel="tokens in the text", ylabel="operations (millions)")
+    ax.set_title("One step without a cache")
+    ax.legend(frameon=False, loc="upper left")
+    return figure
+
+
+def step_times(times: pd.DataFrame) -> Figure:
+    """Time of one forward pass over the whole text; columns tokens, median, low, high (seconds)."""
+    figure, (ax,) = _figure()
+    spread = 1e3 * np.array([times["median"] - times["low"], times["high"] - times["median"]])
+    ax.errorbar(times["tokens"], 1e3 * times["median"], spread, **LOOK[NO_CACHE])
+    ax.set(xlabel="tokens in the text", ylabel="time for one more word (ms)", ylim=(0, None))
+    ax.set_title("Writing gets slower as the text gets longer")
+    return figure

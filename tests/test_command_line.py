@@ -78,8 +78,10 @@ def test_another_seed_of_weights_fails_with_status_1(cli, files, tmp_path):
     assert "  Pass rate: 0.00% (0/2)" in out
 
 
-def test_somebody_elses_class_is_judged(cli, files):
-    wrong = f"{TESTS / 'wrong_caches.py'}:NoPositionOffset"
+def test_somebody_elses_class_is_judged(cli, files, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from course_utils.cache_bugs import NoPositionOffset as Mine\n")
+    wrong = f"{path}:Mine"
     assert cli("--mode", "evaluate", "--model", wrong, *files)[0] == 0
     status, out, _ = cli("--mode", "kv_evaluate", "--model", wrong, *files)
     assert status == 1
@@ -227,7 +229,7 @@ def test_bad_test_cases_end_in_one_line(cli, files, tmp_path, change, words):
         (["--num_heads", "3"], "num_heads=3"),
         (["--device", "abacus"], "'abacus' is not available"),
         (["--model", "nowhere.py:Model"], "expected FILE.py:ClassName"),
-        (["--model", f"{TESTS / 'wrong_caches.py'}:Nothing"], "no torch.nn.Module class"),
+        (["--model", f"{TESTS / 'foreign_model.py'}:Nothing"], "no torch.nn.Module class"),
         (["--mode", "generate", "--prompt", "Mia put the red kea"], "'kea' is not one of"),
         (["--mode", "generate", "--max_new_tokens", "9000"], "do not fit"),
         (["--mode", "benchmark", "--max_seq_len", "15"], "does not fit the model"),

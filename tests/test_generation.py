@@ -5,7 +5,14 @@ import torch
 from helpers import random_ids, small_model
 
 from course_utils.attention import softmax
-from course_utils.generation import generate, keep_top_k, keep_top_p, next_token, stream
+from course_utils.generation import (
+    beam_search,
+    generate,
+    keep_top_k,
+    keep_top_p,
+    next_token,
+    stream,
+)
 from course_utils.kv_cache import GrowingCache, PreallocatedCache
 
 
@@ -130,3 +137,43 @@ def test_the_last_position_can_be_reached():
     model = small_model()
     assert model.generate(random_ids(1, 4), 20, temperature=0).shape == (1, 24)
     assert model.generate(random_ids(1, 24), 0).shape == (1, 24)
+
+
+@pytest.mark.parametrize("beams", [1, 3, 60])
+def test_beam_search_finds_the_same_with_and_without_a_cache(beams):
+    model = small_model().double()
+    prompt = random_ids(1, 4)
+    plain = beam_search(model, prompt, 6, beams, use_cache=False)
+    cached = beam_search(model, prompt, 6, beams, use_cache=True)
+    assert torch.equal(plain[0], cached[0])
+    assert torch.allclose(plain[1], cached[1])
+    assert plain[0].shape == (beams, 10)
+
+
+def test_one_beam_is_greedy():
+    model = small_model()
+    found, _ = beam_search(model, random_ids(1, 4), 8, 1)
+    assert torch.equal(found, model.generate(random_ids(1, 4), 8, temperature=0))
+
+
+@pytest.mark.parametrize(
+    ("batch", "beams", "words"), [(2, 3, "one prompt"), (1, 0, "num_beams=0 must be at least 1")]
+)
+def test_impossible_beams_are_refused(batch, beams, words):
+    with pytest.raises(ValueError, match=words):
+        beam_search(small_model(), random_ids(batch, 4), 2, beams)
+
+
+@pytest.mark.parametrize("kind", [GrowingCache, PreallocatedCache])
+def test_reordered_rows_go_on_as_copies(kind):
+    model = small_model().double()
+    ids = random_ids(3, 6)
+    rows = torch.tensor([2, 0, 0, 1, 2])
+    with torch.no_grad():
+        cache = kind(model, 3)
+        model(ids[:, :4], past_kv=cache, use_cache=True)
+        cache.reorder(rows)
+        logits, _ = model(ids[rows, 4:], past_kv=cache, use_cache=True)
+        expected = model(ids[rows])[0][:, 4:]
+    assert cache.batch_size == 5
+    assert torch.allclose(logits, expected, atol=1e-9)

@@ -5,8 +5,8 @@ import torch
 from helpers import cases_for, random_ids, small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wrong_caches import WRONG
 
+from course_utils.cache_bugs import WRONG
 from course_utils.evaluation import (
     Result,
     evaluate,

@@ -7,8 +7,18 @@ import pytest
 
 from course_utils.transformer import ROOT
 
-ROOMS = {"01_attention": "attention", "02_transformer_block": "transformer"}
-EXTENDED_LATER = {"MultiHeadAttention", "DecoderLayer", "DecoderOnlyTransformer"}
+ROOMS = {
+    "01_attention": "attention",
+    "02_transformer_block": "transformer",
+    "03_generation": "generation",
+}
+EXTENDED_LATER = {
+    "MultiHeadAttention",
+    "DecoderLayer",
+    "DecoderOnlyTransformer",
+    "generate",
+    "beam_search",
+}
 
 
 def definitions(source):
@@ -48,5 +58,6 @@ def test_every_exercise_has_a_card_hints_a_solution_and_a_check(name):
         assert "### BEGIN SOLUTION" in cell.source and "### END SOLUTION" in cell.source
         assert check.source.startswith("print(checks.check_")
         graded = check.metadata["nbgrader"]
-        assert graded["grade"] and graded["locked"] and graded["points"] > 0
+        assert graded["grade"] and graded["locked"]
+        assert (graded["points"] > 0) != ("(optional)" in card.source.splitlines()[0])
         assert graded["grade_id"] == cell.metadata["nbgrader"]["grade_id"] + "_check"

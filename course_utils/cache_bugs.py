@@ -1,11 +1,14 @@
-"""Wrong caches, each a few lines on top of the right one: the harness must see all of them."""
+"""Ways in which a cache goes wrong, each a few lines on top of the right one.
+
+`WRONG` names them. Each class takes the course's weights: `load_model(model_class=...)`.
+"""
 
 import torch
 from torch import nn
 
-from course_utils.attention import MultiHeadAttention, attention
-from course_utils.kv_cache import GrowingCache, PreallocatedCache
-from course_utils.transformer import DecoderOnlyTransformer
+from .attention import MultiHeadAttention, attention
+from .kv_cache import GrowingCache, PreallocatedCache
+from .transformer import DecoderOnlyTransformer
 
 
 class WrongAttention(MultiHeadAttention):
