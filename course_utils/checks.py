@@ -4,7 +4,7 @@ Timings are compared only as ratios within one run, so that the checks hold on a
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from . import attention as right
 from . import generation as right_generation
 from .benchmark import CACHES, NO_CACHE, speed_up, totals
-from .evaluation import Report
+from .cache_bugs import NoPositionOffset
+from .evaluation import Report, in_portions
 from .transformer import DecoderLayer, DecoderOnlyTransformer, FeedForward
 
 
@@ -521,6 +522,156 @@ def check_beam_search(beam_search: Callable[..., tuple[Tensor, Tensor]]) -> str:
     if not torch.isclose(scores[0], exact.max()):
         raise AssertionError("25 beams of 5 words for 3 steps see every text; the best was missed.")
     return "beam_search is right: its scores are true, and with enough beams it finds the best."
+
+
+def check_cache(cache_class: type) -> str:
+    """Notebook 04, exercises 1 and 5. Returns a verdict; raises AssertionError on a wrong cache."""
+    name = cache_class.__name__
+    for batch in (1, 2):
+        model = _tiny_model()
+        cache = cache_class(model, batch)
+        whole = torch.randn(2, model.num_layers, batch, model.num_heads, 9, model.d_head)
+        at = 0
+        for portion in (3, 1, 2, 3):
+            for layer in range(model.num_layers):
+                new = whole[:, layer, ..., at : at + portion, :].clone()
+                before = new.clone()
+                found = cache.append(layer, *new)
+                _unchanged((before,), (new,))
+                if not isinstance(found, tuple) or len(found) != 2:
+                    raise AssertionError(
+                        f"{name}.append returns two tensors: all keys, all values."
+                    )
+                for what, tensor, kind in zip(("keys", "values"), found, whole, strict=True):
+                    expected = kind[layer, ..., : at + portion, :]
+                    if _same(tensor, kind[layer, ..., at : at + portion, :]) and at:
+                        raise AssertionError(
+                            f"{name}.append returns only the new {what}. Attention needs those of "
+                            "all positions so far."
+                        )
+                    _close(
+                        tensor,
+                        expected,
+                        f"{name}: after {at} positions and {portion} more, the {what} of layer "
+                        f"{layer} that append returns, of which one number",
+                    )
+            at += portion
+            if cache.length != at:
+                raise AssertionError(f"{name}.length is {cache.length} after {at} positions.")
+    return f"{name} is right: portions of 3, 1, 2 and 3 positions, two layers, one row and two."
+
+
+def check_preallocated(cache_class: type) -> str:
+    """Notebook 04, exercise 5: `check_cache`, and that nothing is allocated after the start."""
+    verdict = check_cache(cache_class)
+    model = _tiny_model()
+    cache = cache_class(model, 1)
+    places = set()
+    for _ in range(3):
+        k, v = torch.randn(2, 1, model.num_heads, 1, model.d_head)
+        keys, values = cache.append(0, k, v)
+        places.add((keys.data_ptr(), values.data_ptr()))
+    if len(places) > 1:
+        raise AssertionError(
+            "The returned keys lie elsewhere in memory after each append, so they were copied. "
+            "Return a slice of the cache's own tensor, which is a view."
+        )
+    return verdict + " Nothing is copied."
+
+
+def check_cached_attention(attention_class: type[nn.Module], cache_class: type) -> str:
+    """Notebook 04, exercise 2. Returns a verdict; raises AssertionError on wrong attention."""
+    model = _tiny_model()
+    reference = right.MultiHeadAttention(12, 3)
+    layer = attention_class(12, 3)
+    _load(layer, reference)
+    x = torch.randn(2, 7, 12)
+    expected = reference(x)
+    _close(layer(x), expected, "without a cache, the output")
+    for portions in ((7,), (4, 1, 1, 1), (1,) * 7, (2, 5)):
+        cache = cache_class(model, 2)
+        cache.append(0, *torch.randn(2, 2, 3, 3, 4))
+        found = torch.cat([layer(part, cache, 1) for part in x.split(portions, dim=1)], dim=1)
+        alone = torch.cat([reference(part) for part in x.split(portions, dim=1)], dim=1)
+        if len(portions) > 1 and _same(found, alone):
+            raise AssertionError(
+                "Each portion attends to itself alone. Do q and the *returned* keys and values go "
+                "into the attention?"
+            )
+        _close(
+            found,
+            expected,
+            f"in portions of {portions}, as layer 1 of a cache whose layer 0 is filled, the output",
+        )
+    return "MultiHeadAttention is right with a cache: at once, one by one, two and then five."
+
+
+def check_cached_model(model_class: type[nn.Module]) -> str:
+    """Notebook 04, exercise 3. Returns a verdict; raises AssertionError on a wrong model."""
+    model = model_class(20, 12, 24, 2, 16, num_heads=3, dropout=0.0).eval()
+    reference = _tiny_model()
+    _load(model, reference)
+    restart = NoPositionOffset(20, 12, 24, 2, 16, num_heads=3, dropout=0.0).eval()
+    _load(restart, reference)
+    ids = torch.arange(12).view(1, 12)
+    with torch.no_grad():
+        expected = reference(ids)[0]
+        _close(model(ids)[0], expected, "without a cache, a logit")
+        if model(ids)[1] is not None:
+            raise AssertionError("forward returned a cache although use_cache=False.")
+        if model(ids, use_cache=True)[1] is None:
+            raise AssertionError("forward returned no cache although use_cache=True.")
+        for portions in ((12,), (7, 1, 1, 1, 1, 1), (1,) * 12, (5, 7)):
+            found = in_portions(model, ids, portions)
+            if len(portions) > 1 and _same(found, in_portions(restart, ids, portions)):
+                raise AssertionError(
+                    "Each portion starts at position 0 again: after a prefill of 7, the next token "
+                    "stands at position 7. Hand past_kv.length to embed, and add it there."
+                )
+            _close(found, expected, f"in portions of {portions}, a logit")
+    return "The cached model is right on 12 tokens in four portionings. kv_evaluate comes below."
+
+
+def check_decode_loop(decode_loop: Callable[..., Iterator[Tensor]]) -> str:
+    """Notebook 04, exercise 4. Returns a verdict; raises AssertionError on a wrong loop."""
+    model = _tiny_model()
+    fed = []
+    model.register_forward_pre_hook(lambda _, args, kwargs: fed.append(args[0]), with_kwargs=True)
+    prompt = torch.tensor([[3, 1, 4, 1, 5], [2, 7, 1, 8, 2]])
+    expected = right_generation.generate(model, prompt, 6, 0, use_cache=False)
+    for use_cache, sizes in ((True, [5, 1, 1, 1, 1, 1]), (False, [5, 6, 7, 8, 9, 10])):
+        fed.clear()
+        found = torch.stack(list(decode_loop(model, prompt, 6, use_cache, temperature=0)), dim=1)
+        got = [ids.size(1) for ids in fed]
+        if got != sizes:
+            why = "prefill, then only the new token" if use_cache else "the whole text each time"
+            raise AssertionError(
+                f"With use_cache={use_cache} the model was run on {got} tokens, expected {sizes}: "
+                f"{why}."
+            )
+        _close(found, expected[:, 5:], f"with use_cache={use_cache}, a greedy token")
+    return (
+        "decode_loop is right: with a cache only what is new goes in, and the words are the same."
+    )
+
+
+def check_reorder(cache_class: type) -> str:
+    """Notebook 04, exercise 6. Returns a verdict; raises AssertionError on a wrong reorder."""
+    model = _tiny_model()
+    ids = torch.arange(18).view(3, 6)
+    rows = torch.tensor([2, 0, 0, 1, 2])
+    with torch.no_grad():
+        cache = cache_class(model, 3)
+        model(ids[:, :4], past_kv=cache, use_cache=True)
+        cache.reorder(rows)
+        if cache.batch_size != 5:
+            raise AssertionError(
+                f"After reorder with 5 rows, batch_size is {cache.batch_size}; expected 5."
+            )
+        found, _ = model(ids[rows, 4:], past_kv=cache, use_cache=True)
+        expected = model(ids[rows])[0][:, 4:]
+    _close(found, expected, "after reorder([2, 0, 0, 1, 2]) of three rows, a logit of what follows")
+    return f"{cache_class.__name__}.reorder is right: rows move, die and multiply, in every layer."
 
 
 def _tiny_model(vocab_size: int = 20) -> DecoderOnlyTransformer:

@@ -323,3 +323,99 @@ def step_times(times: pd.DataFrame) -> Figure:
     ax.set(xlabel="tokens in the text", ylabel="time for one more word (ms)", ylim=(0, None))
     ax.set_title("Writing gets slower as the text gets longer")
     return figure
+
+
+def what_changes(differences: dict[str, Tensor], tokens: list[str]) -> Figure:
+    """How far the stored keys move when one token is added: (num_layers, T) per panel, by title.
+
+    The last column of each panel is the added token, which had no key before (hatched).
+    """
+    figure, axes = _figure(len(differences))
+    for ax, (title, moved) in zip(axes, differences.items(), strict=True):
+        num_layers, num_tokens = moved.shape
+        ax.imshow((moved > 1e-9).float(), cmap="Greys", vmin=0, vmax=3, aspect="auto")
+        new = {"fill": False, "hatch": "////", "edgecolor": "#009E73"}
+        ax.add_patch(plt.Rectangle((num_tokens - 0.5, -0.5), 1, num_layers, **new))
+        for (layer, token), value in np.ndenumerate(moved.numpy()):
+            ax.text(token, layer, f"{value:.2f}", ha="center", va="center", fontsize=7)
+        ax.set_xticks(range(num_tokens + 1), tokens, rotation=90, fontsize=8)
+        ax.set_yticks(range(num_layers), [f"layer {i + 1}" for i in range(num_layers)])
+        ax.set(title=title, xlim=(-0.5, num_tokens + 0.5))
+        ax.grid(False)
+    return figure
+
+
+def masks(panels: dict[str, tuple[Tensor, list[str], list[str]]]) -> Figure:
+    """Boolean masks (Q, K) side by side, with the words of their rows and columns, by title."""
+    widths = [mask.size(1) for mask, _, _ in panels.values()]
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=SIZE, layout="constrained", width_ratios=widths
+    )
+    for ax, (title, (mask, queries, keys)) in zip(axes, panels.items(), strict=True):
+        ax.imshow(mask, cmap="Greys", vmin=-0.4, vmax=1.4)
+        for (row, column), seen in np.ndenumerate(mask.numpy()):
+            color = "white" if seen else "black"
+            ax.text(column, row, "sees" if seen else "−∞", ha="center", va="center", color=color)
+        ax.set_xticks(range(len(keys)), keys, rotation=60)
+        ax.set_yticks(range(len(queries)), queries)
+        ax.set(title=title, xlabel="key")
+        ax.grid(False)
+    axes[0].set_ylabel("query")
+    return figure
+
+
+def filling(portions: list[int], tokens: list[str]) -> Figure:
+    """The cache after each call: what was read (grey), what was written (hatched)."""
+    figure, (ax,) = _figure()
+    stored = 0
+    for call, portion in enumerate(portions):
+        ax.barh(call, stored, color="0.75", height=0.8)
+        look = {"color": "#C9E4DA", "hatch": "//", "edgecolor": "#009E73", "height": 0.8}
+        ax.barh(call, portion, left=stored, **look)
+        stored += portion
+    names = [f"prefill: {portions[0]} in", *(f"decode: {n} in" for n in portions[1:])]
+    ax.set_yticks(range(len(portions)), names, fontsize=8)
+    ax.set_xticks(np.arange(len(tokens)) + 0.5, tokens, rotation=90, fontsize=8)
+    ax.set(xlim=(0, len(tokens)), title="Keys and values in the cache, call by call")
+    ax.legend(
+        handles=[
+            plt.Rectangle((0, 0), 1, 1, color="0.75", label="read"),
+            plt.Rectangle(
+                (0, 0), 1, 1, facecolor="#C9E4DA", hatch="//", edgecolor="#009E73", label="written"
+            ),
+        ],
+        loc="upper right",
+        frameon=False,
+    )
+    ax.invert_yaxis()
+    ax.grid(False)
+    return figure
+
+
+def cache_bytes(
+    predicted: dict[str, list[int]], allocated: dict[str, list[int]], tokens: list[int]
+) -> Figure:
+    """Bytes of each cache against the tokens it holds: formula (dashed), allocated (points)."""
+    figure, (ax,) = _figure()
+    for name, numbers in allocated.items():
+        ax.plot(tokens, np.array(predicted[name]) / 1e6, **THEORY)
+        ax.plot(tokens, np.array(numbers) / 1e6, label=name, **(LOOK[name] | {"linestyle": ""}))
+    ax.plot([], [], label="predicted", **THEORY)
+    ax.set(xlabel="tokens in the cache", ylabel="memory (MB)", ylim=(0, None))
+    ax.set_title("Bytes, predicted and allocated")
+    ax.legend(frameon=False)
+    return figure
+
+
+def recall_bars(right: dict[str, int], questions: int) -> Figure:
+    """How many questions each model answers right: a bar with its number, per name."""
+    figure, (ax,) = _figure()
+    names, numbers = list(right), list(right.values())
+    colors = ["#009E73"] + ["#D55E00"] * (len(names) - 1)
+    hatches = [""] + ["//"] * (len(names) - 1)
+    bars = ax.barh(names, numbers, color=colors, hatch=hatches, edgecolor="black")
+    ax.bar_label(bars, [f"{n} of {questions}" for n in numbers], padding=4)
+    ax.set(xlabel="questions answered right", xlim=(0, 1.15 * questions))
+    ax.set_title("Where is it? Answers decoded from the cache")
+    ax.invert_yaxis()
+    return figure

@@ -109,17 +109,10 @@ class DecoderOnlyTransformer(nn.Module):
         Raises ValueError if the ids do not fit `past_kv` or `max_seq_len`, and leaves the cache as
         it was.
         """
-        if past_kv is not None and not use_cache:
-            raise ValueError("past_kv was given with use_cache=False: pass use_cache=True as well.")
-        start = 0 if past_kv is None else past_kv.length
-        self.check_input(input_ids, start)
-        if past_kv is not None and past_kv.batch_size != input_ids.size(0):
-            raise ValueError(
-                f"The cache holds {past_kv.batch_size} sequences and {input_ids.size(0)} came in. "
-                "A batch keeps its rows from the first call to the last."
-            )
+        self.check_input(input_ids, past_kv, use_cache)
         if use_cache and past_kv is None:
             past_kv = self.new_cache(input_ids.size(0))
+        start = 0 if past_kv is None else past_kv.length
         x = self.embed(input_ids, start)
         for i, layer in enumerate(self.layers):
             x = layer(x, past_kv, i)
@@ -130,17 +123,25 @@ class DecoderOnlyTransformer(nn.Module):
         positions = torch.arange(start, start + input_ids.size(1), device=input_ids.device)
         return self.dropout(self.token_embedding(input_ids) + self.pos_embedding(positions))
 
-    def check_input(self, input_ids: Tensor, start: int) -> None:
-        """Raise ValueError, before any work is done, if `input_ids` cannot stand at `start`."""
+    def check_input(self, input_ids: Tensor, past_kv: Any, use_cache: bool) -> None:
+        """Raise ValueError, before any work is done, if `forward` cannot take this input."""
+        if past_kv is not None and not use_cache:
+            raise ValueError("past_kv was given with use_cache=False: pass use_cache=True as well.")
         if input_ids.dim() != 2 or input_ids.size(1) == 0:
             raise ValueError(
                 f"input_ids has shape {tuple(input_ids.shape)}, expected (batch, seq_len) with "
                 "seq_len >= 1. For one sequence use input_ids.unsqueeze(0)."
             )
-        if start + input_ids.size(1) > self.max_seq_len:
+        stored = 0 if past_kv is None else past_kv.length
+        if stored + input_ids.size(1) > self.max_seq_len:
             raise ValueError(
-                f"{start} cached + {input_ids.size(1)} new tokens do not fit "
+                f"{stored} cached + {input_ids.size(1)} new tokens do not fit "
                 f"max_seq_len={self.max_seq_len}. Pass fewer tokens or start a new sequence."
+            )
+        if past_kv is not None and past_kv.batch_size != input_ids.size(0):
+            raise ValueError(
+                f"The cache holds {past_kv.batch_size} sequences and {input_ids.size(0)} came in. "
+                "A batch keeps its rows from the first call to the last."
             )
 
     def new_cache(self, batch_size: int) -> KeyValueStore:

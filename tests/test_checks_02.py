@@ -196,7 +196,7 @@ class LastOnly(DecoderOnlyTransformer):
 
 
 class WrapsRound(DecoderOnlyTransformer):
-    def check_input(self, input_ids, start):
+    def check_input(self, input_ids, past_kv, use_cache):
         pass
 
     def embed(self, input_ids, start=0):

@@ -163,7 +163,7 @@ def test_state_shared_between_calls_is_seen(cls, words):
 class Silent(DecoderOnlyTransformer):
     """Past `max_seq_len` it wraps round instead of raising."""
 
-    def check_input(self, input_ids, start):
+    def check_input(self, input_ids, past_kv, use_cache):
         pass
 
     def embed(self, input_ids, start=0):

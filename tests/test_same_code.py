@@ -21,6 +21,11 @@ EXTENDED_LATER = {
 }
 
 
+def code_of(name):
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    return "\n\n".join(c.source for c in notebook.cells if c.cell_type == "code")
+
+
 def definitions(source):
     """Functions and classes at the top of a source text, by name, without their docstrings."""
     found = {}
@@ -35,9 +40,7 @@ def definitions(source):
 
 @pytest.mark.parametrize(("name", "room"), list(ROOMS.items()))
 def test_notebook_and_package_agree(name, room):
-    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
-    source = "\n\n".join(c.source for c in notebook.cells if c.cell_type == "code")
-    built = definitions(source)
+    built = definitions(code_of(name))
     held = definitions((ROOT / "course_utils" / f"{room}.py").read_text(encoding="utf-8"))
     assert set(built) & set(held) & EXTENDED_LATER
     shared = set(built) & set(held) - EXTENDED_LATER
@@ -46,7 +49,50 @@ def test_notebook_and_package_agree(name, room):
         assert built[thing] == held[thing], thing
 
 
-@pytest.mark.parametrize("name", list(ROOMS))
+def methods(source):
+    """Every method of every class, and every function, by name, without docstrings."""
+    found = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef):
+            parts = [part for part in node.body if isinstance(part, ast.FunctionDef)]
+            found |= {f"{node.name}.{part.name}": part for part in parts}
+        elif isinstance(node, ast.FunctionDef):
+            found[node.name] = node
+    for part in found.values():
+        if ast.get_docstring(part):
+            part.body = part.body[1:]
+        part.args = ast.parse(f"lambda {', '.join(a.arg for a in part.args.args)}: 0").body[0]
+        part.returns = None
+    return {name: ast.dump(part) for name, part in found.items()}
+
+
+def test_what_notebook_04_extends_is_what_the_package_holds():
+    """Bodies and argument names; the notebook annotates with classes of its own."""
+    built = methods(code_of("04_kv_cache"))
+    built["GrowingCache.reorder"] = built.pop("reorder")
+    held = {}
+    for room in ("attention", "transformer", "generation", "kv_cache"):
+        held |= methods((ROOT / "course_utils" / f"{room}.py").read_text(encoding="utf-8"))
+    for thing in (
+        "GrowingCache.__init__",
+        "GrowingCache.length",
+        "GrowingCache.append",
+        "GrowingCache.nbytes",
+        "GrowingCache.reorder",
+        "PreallocatedCache.__init__",
+        "PreallocatedCache.length",
+        "PreallocatedCache.append",
+        "PreallocatedCache.nbytes",
+        "MultiHeadAttention.forward",
+        "DecoderLayer.forward",
+        "DecoderOnlyTransformer.embed",
+        "DecoderOnlyTransformer.forward",
+        "decode_loop",
+    ):
+        assert built[thing] == held[thing], thing
+
+
+@pytest.mark.parametrize("name", [*ROOMS, "04_kv_cache"])
 def test_every_exercise_has_a_card_hints_a_solution_and_a_check(name):
     cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
     solutions = [i for i, c in enumerate(cells) if c.metadata.get("nbgrader", {}).get("solution")]

@@ -1,0 +1,374 @@
+"""Wrong answers that students write to notebook 04: each fails, with a message about its fault."""
+
+import pytest
+import torch
+
+from course_utils import cache_bugs, checks
+from course_utils.attention import MultiHeadAttention, attention
+from course_utils.generation import decode_loop, next_token
+from course_utils.kv_cache import GrowingCache, PreallocatedCache
+from course_utils.transformer import DecoderOnlyTransformer
+
+
+class OnlyNew(GrowingCache):
+    def append(self, layer, k, v):
+        super().append(layer, k, v)
+        return k, v
+
+
+class OldOnly(GrowingCache):
+    def append(self, layer, k, v):
+        before = self.keys[layer], self.values[layer]
+        super().append(layer, k, v)
+        return before
+
+
+class AlongHeads(GrowingCache):
+    def append(self, layer, k, v):
+        self.keys[layer] = torch.cat([self.keys[layer], k], dim=2)
+        self.values[layer] = torch.cat([self.values[layer].flip(1), v], dim=2)
+        return self.keys[layer], self.values[layer]
+
+
+class NewFirst(GrowingCache):
+    def append(self, layer, k, v):
+        self.keys[layer] = torch.cat([k, self.keys[layer]], dim=2)
+        self.values[layer] = torch.cat([v, self.values[layer]], dim=2)
+        return self.keys[layer], self.values[layer]
+
+
+class OneLayer(GrowingCache):
+    def append(self, layer, k, v):
+        return super().append(0, k, v)
+
+
+class NeverStored(GrowingCache):
+    def append(self, layer, k, v):
+        return torch.cat([self.keys[layer], k], dim=2), torch.cat([self.values[layer], v], dim=2)
+
+
+class KeysForValues(GrowingCache):
+    def append(self, layer, k, v):
+        return super().append(layer, k, k)
+
+
+class ReturnsNothing(GrowingCache):
+    def append(self, layer, k, v):
+        super().append(layer, k, v)
+
+
+class CountsCalls(GrowingCache):
+    calls = 0
+
+    @property
+    def length(self):
+        return self.calls
+
+    def append(self, layer, k, v):
+        self.calls += layer == 0
+        return super().append(layer, k, v)
+
+
+@pytest.mark.parametrize(
+    ("cls", "words"),
+    [
+        (OnlyNew, "returns only the new keys"),
+        (OldOnly, "has shape \\(1, 3, 0, 4\\), expected \\(1, 3, 3, 4\\)"),
+        (AlongHeads, "the values of layer 0"),
+        (NewFirst, "after 3 positions and 1 more, the keys of layer 0"),
+        (OneLayer, "keys of layer 1"),
+        (NeverStored, "length is 0 after 3 positions"),
+        (KeysForValues, "the values of layer 0"),
+        (ReturnsNothing, "returns two tensors"),
+        (CountsCalls, "length is 1 after 3 positions"),
+    ],
+)
+def test_wrong_cache(cls, words):
+    with pytest.raises(AssertionError, match=words):
+        checks.check_cache(cls)
+
+
+class WholeRoom(PreallocatedCache):
+    def append(self, layer, k, v):
+        super().append(layer, k, v)
+        return self.keys[layer], self.values[layer]
+
+
+class OneCountForAll(PreallocatedCache):
+    def append(self, layer, k, v):
+        start, end = self.lengths[0], self.lengths[0] + k.size(2)
+        self.keys[layer, :, :, start:end] = k
+        self.values[layer, :, :, start:end] = v
+        self.lengths[0] = end
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+
+class AlwaysAtTheStart(PreallocatedCache):
+    def append(self, layer, k, v):
+        self.keys[layer, :, :, : k.size(2)] = k
+        self.values[layer, :, :, : k.size(2)] = v
+        self.lengths[layer] += k.size(2)
+        end = self.lengths[layer]
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+
+class WritesOnePosition(PreallocatedCache):
+    def append(self, layer, k, v):
+        start, end = self.lengths[layer], self.lengths[layer] + k.size(2)
+        self.keys[layer, :, :, start] = k[:, :, -1]
+        self.values[layer, :, :, start] = v[:, :, -1]
+        self.lengths[layer] = end
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+
+class ValuesForgotten(PreallocatedCache):
+    def append(self, layer, k, v):
+        return super().append(layer, k, torch.zeros_like(v))
+
+
+class Copies(PreallocatedCache):
+    def append(self, layer, k, v):
+        keys, values = super().append(layer, k, v)
+        self.kept = [*getattr(self, "kept", []), keys.clone(), values.clone()]
+        return self.kept[-2], self.kept[-1]
+
+
+@pytest.mark.parametrize(
+    ("cls", "words"),
+    [
+        (WholeRoom, "has shape \\(1, 3, 16, 4\\), expected \\(1, 3, 3, 4\\)"),
+        (OneCountForAll, "layer 1"),
+        (AlwaysAtTheStart, "after 3 positions and 1 more"),
+        (WritesOnePosition, "after 0 positions and 3 more"),
+        (ValuesForgotten, "the values of layer 0"),
+        (Copies, "so they were copied"),
+        (GrowingCache, "so they were copied"),
+    ],
+)
+def test_wrong_preallocated_cache(cls, words):
+    with pytest.raises(AssertionError, match=words):
+        checks.check_preallocated(cls)
+
+
+class With(MultiHeadAttention):
+    def forward(self, x, cache=None, layer=0):
+        q, k, v = (self.split_heads(W(x)) for W in (self.W_q, self.W_k, self.W_v))
+        if cache is not None:
+            k, v = self.stored(cache, layer, k, v)
+        return self.W_o(self.merge_heads(self.attend(q, k, v)))
+
+    def stored(self, cache, layer, k, v):
+        return cache.append(layer, k, v)
+
+
+class ResultIgnored(With):
+    def stored(self, cache, layer, k, v):
+        cache.append(layer, k, v)
+        return k, v
+
+
+class LayerZero(With):
+    def stored(self, cache, layer, k, v):
+        return cache.append(0, k, v)
+
+
+class KeysOnly(With):
+    def stored(self, cache, layer, k, v):
+        keys, _ = cache.append(layer, k, v)
+        return keys, keys
+
+
+class Swapped(With):
+    def stored(self, cache, layer, k, v):
+        return cache.append(layer, k, v)[::-1]
+
+
+class Unmasked(With):
+    def attend(self, q, k, v):
+        return attention(q, k, v)
+
+
+class NoOffset(With):
+    def attend(self, q, k, v):
+        mask = torch.ones(q.size(-2), k.size(-2), dtype=torch.bool).tril()
+        return attention(q, k, v, mask)
+
+
+class HeadsNotMerged(With):
+    def merge_heads(self, x):
+        return x.reshape(x.size(0), x.size(2), -1)
+
+
+@pytest.mark.parametrize(
+    ("cls", "words"),
+    [
+        (ResultIgnored, "Each portion attends to itself alone"),
+        (LayerZero, "whose layer 0 is filled, the output"),
+        (KeysOnly, "the output is"),
+        (Swapped, "the output is"),
+        (Unmasked, "without a cache, the output"),
+        (NoOffset, "\\(4, 1, 1, 1\\).*the output is"),
+        (HeadsNotMerged, "without a cache, the output"),
+    ],
+)
+def test_wrong_attention(cls, words):
+    with pytest.raises(AssertionError, match=words):
+        checks.check_cached_attention(cls, GrowingCache)
+
+
+class NoCacheReturned(DecoderOnlyTransformer):
+    def forward(self, input_ids, past_kv=None, use_cache=False):
+        logits, past_kv = super().forward(input_ids, past_kv, use_cache)
+        return logits, None
+
+
+class AlwaysACache(DecoderOnlyTransformer):
+    def forward(self, input_ids, past_kv=None, use_cache=False):
+        return super().forward(input_ids, past_kv, True)
+
+
+class OneTooFar(DecoderOnlyTransformer):
+    def embed(self, input_ids, start=0):
+        return super().embed(input_ids, start + (start > 0))
+
+
+class CacheNotHandedOn(DecoderOnlyTransformer):
+    def forward(self, input_ids, past_kv=None, use_cache=False):
+        past_kv = past_kv or (self.new_cache(1) if use_cache else None)
+        x = self.embed(input_ids, past_kv.length if past_kv else 0)
+        if past_kv:
+            past_kv.lengths[0] += input_ids.size(1)
+        for layer in self.layers:
+            x = layer(x)
+        return self.output_projection(self.norm(x)), past_kv
+
+
+class LayerNotNumbered(DecoderOnlyTransformer):
+    def forward(self, input_ids, past_kv=None, use_cache=False):
+        past_kv = past_kv or (GrowingCache(self, 1) if use_cache else None)
+        x = self.embed(input_ids, past_kv.length if past_kv else 0)
+        for layer in self.layers:
+            x = layer(x, past_kv)
+        return self.output_projection(self.norm(x)), past_kv
+
+
+@pytest.mark.parametrize(
+    ("cls", "words"),
+    [
+        (cache_bugs.NoPositionOffset, "starts at position 0 again"),
+        (cache_bugs.NoMaskOffsetModel, "in portions of \\(7, 1, 1, 1, 1, 1\\), a logit"),
+        (cache_bugs.PromptDropped, "in portions of \\(7, 1"),
+        (cache_bugs.WholeSequenceAgain, "in portions of \\(7, 1"),
+        (NoCacheReturned, "returned no cache although use_cache=True"),
+        (AlwaysACache, "returned a cache although use_cache=False"),
+        (OneTooFar, "in portions of \\(7, 1"),
+        (CacheNotHandedOn, "in portions of \\(7, 1"),
+        (LayerNotNumbered, "in portions of \\(12,\\), a logit"),
+    ],
+)
+def test_wrong_model(cls, words):
+    with pytest.raises(AssertionError, match=words):
+        checks.check_cached_model(cls)
+
+
+def loop(feed, keep=True):
+    def answer(model, ids, new, use_cache, past_kv=None, stop_token=None, **sampling):
+        text = ids
+        for _ in range(new):
+            logits, found = model(ids, past_kv=past_kv, use_cache=use_cache)
+            past_kv = found if keep else None
+            token = next_token(logits[:, -1], **sampling)
+            text = torch.cat([text, token[:, None]], dim=1)
+            yield token
+            ids = feed(text, token[:, None], use_cache)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (loop(lambda text, token, cached: token), "use_cache=False the model was run on \\[5, 1"),
+        (loop(lambda text, token, cached: text[:, -2:]), "run on \\[5, 2, 2"),
+        (loop(lambda text, token, cached: token if cached else text, keep=False), "a greedy token"),
+        (
+            loop(lambda text, token, cached: token.flip(0) if cached else text),
+            "use_cache=True, a greedy token",
+        ),
+        (
+            loop(lambda text, token, cached: text[:, :1] if cached else text),
+            "use_cache=True, a greedy token",
+        ),
+    ],
+)
+def test_wrong_loop(answer, words):
+    with pytest.raises(AssertionError, match=words):
+        checks.check_decode_loop(answer)
+
+
+def test_a_loop_that_feeds_everything_again_is_refused_by_the_model():
+    with pytest.raises(ValueError, match="do not fit max_seq_len"):
+        checks.check_decode_loop(loop(lambda text, token, cached: text))
+
+
+class KeysMoveAlone(GrowingCache):
+    def reorder(self, rows):
+        self.keys = [keys[rows] for keys in self.keys]
+        self.values = [values[torch.arange(len(rows)) % 3] for values in self.values]
+        self.batch_size = len(rows)
+
+
+class FirstLayerOnly(GrowingCache):
+    def reorder(self, rows):
+        some = torch.arange(len(rows)) % 3
+        self.keys = [self.keys[0][rows], *(keys[some] for keys in self.keys[1:])]
+        self.values = [values[rows] for values in self.values]
+        self.batch_size = len(rows)
+
+
+class SizeForgotten(GrowingCache):
+    def reorder(self, rows):
+        self.keys = [keys[rows] for keys in self.keys]
+        self.values = [values[rows] for values in self.values]
+
+
+class NothingMoves(GrowingCache):
+    def reorder(self, rows):
+        self.batch_size = len(rows)
+        self.keys = [keys[torch.arange(len(rows)) % 3] for keys in self.keys]
+        self.values = [values[torch.arange(len(rows)) % 3] for values in self.values]
+
+
+class Inverse(GrowingCache):
+    def reorder(self, rows):
+        super().reorder(rows.flip(0))
+
+
+class Sorted(GrowingCache):
+    def reorder(self, rows):
+        super().reorder(rows.sort().values)
+
+
+@pytest.mark.parametrize(
+    ("cls", "words"),
+    [
+        (KeysMoveAlone, "a logit of what follows"),
+        (FirstLayerOnly, "a logit of what follows"),
+        (SizeForgotten, "batch_size is 3; expected 5"),
+        (NothingMoves, "a logit of what follows"),
+        (Inverse, "a logit of what follows"),
+        (Sorted, "a logit of what follows"),
+    ],
+)
+def test_wrong_reorder(cls, words):
+    with pytest.raises(AssertionError, match=words):
+        checks.check_reorder(cls)
+
+
+def test_right_answers_pass():
+    checks.check_cache(GrowingCache)
+    checks.check_preallocated(PreallocatedCache)
+    checks.check_cached_attention(MultiHeadAttention, PreallocatedCache)
+    checks.check_cached_model(DecoderOnlyTransformer)
+    checks.check_decode_loop(decode_loop)
+    checks.check_reorder(PreallocatedCache)
