@@ -48,16 +48,17 @@ def sweep(
     run: Callable[..., list[float]] = token_times,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Time `rounds` interleaved generations of `num_tokens` tokens per contender, after a warm-up.
+    """Time `rounds` interleaved generations of `num_tokens` tokens per contender.
 
+    A short generation that is not timed goes before each, so that no contender's first tokens pay
+    for what the one before it left behind.
     Returns one row per token: contender, round, tokens (how many are there by then), total
     (seconds since the start) and step (seconds for this token alone).
     """
-    for contender in contenders:
-        run(model, prompt, min(num_tokens, 20), contender)
     frames = []
     plan = [(r, contender) for r in range(rounds) for contender in contenders]
     for r, contender in tqdm(plan, desc="sweep", unit="generation", disable=not progress):
+        run(model, prompt, min(num_tokens, 20), contender)
         total = np.array(run(model, prompt, num_tokens, contender))
         step = np.diff(total, prepend=0.0)
         tokens = np.arange(1, len(total) + 1)
@@ -177,3 +178,14 @@ def speed_up(times: pd.DataFrame, length: int, contender: str = PREALLOCATED) ->
     """How many times faster `contender` generates `length` tokens: a ratio of medians."""
     table = totals(times, [length])
     return float(table.loc[length, (NO_CACHE, "median")] / table.loc[length, (contender, "median")])
+
+
+def ratio_interval(
+    numerator: Sequence[float], denominator: Sequence[float], seed: int = 0
+) -> tuple[float, float, float]:
+    """Median of the ratios of interleaved pairs of times, and its 95 % interval (bootstrap)."""
+    ratios = np.asarray(numerator, dtype=float) / np.asarray(denominator, dtype=float)
+    rng = np.random.default_rng(seed)
+    medians = np.median(rng.choice(ratios, size=(1000, len(ratios))), axis=1)
+    low, high = np.quantile(medians, [0.025, 0.975])
+    return float(np.median(ratios)), float(low), float(high)

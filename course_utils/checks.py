@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from . import attention as right
 from . import generation as right_generation
@@ -672,6 +673,128 @@ def check_reorder(cache_class: type) -> str:
         expected = model(ids[rows])[0][:, 4:]
     _close(found, expected, "after reorder([2, 0, 0, 1, 2]) of three rows, a logit of what follows")
     return f"{cache_class.__name__}.reorder is right: rows move, die and multiply, in every layer."
+
+
+def check_token_times(token_times: Callable[..., list[float]]) -> str:
+    """Notebook 05, exercise 1. Returns a verdict; raises AssertionError on a wrong stop-watch."""
+    clock = _FakeClock()
+    start_at = clock.now
+
+    def tokens():
+        for seconds in (5.0, 1.0, 1.0, 2.0):
+            clock.now += seconds
+            yield "token"
+
+    found = token_times(tokens, clock)
+    if clock.now == start_at:
+        raise AssertionError("No token was made: loop over start(), which yields them.")
+    for wrong, advice in (
+        ([5.0, 1.0, 1.0, 2.0], "These are the times between tokens; wanted: since the start."),
+        ([0.0, 1.0, 2.0, 4.0], "The first token took 5 s: read the clock before the loop starts."),
+        ([9.0], "Wanted: one time for each token, not only for the last."),
+        ([105.0, 106.0, 107.0, 109.0], "Subtract what the clock showed at the start."),
+    ):
+        if found == wrong:
+            raise AssertionError(advice)
+    if found != [5.0, 6.0, 7.0, 9.0]:
+        raise AssertionError(
+            "A generator took 5 s for its first token, then 1, 1 and 2 s. Expected the times "
+            f"[5.0, 6.0, 7.0, 9.0], found {found}."
+        )
+    return "token_times is right: one time for each token, counted from the start."
+
+
+class _FakeClock:
+    """A clock that shows what it is told to, and whose tasks take known times."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.log: list[str] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def task(self, name: str, seconds: float, first: float) -> Callable[[], None]:
+        def run() -> None:
+            self.now += seconds if name in self.log else first
+            self.log.append(name)
+
+        return run
+
+
+def check_measure(measure: Callable[..., dict[str, list[float]]]) -> str:
+    """Notebook 05, exercise 2. Returns a verdict; raises AssertionError if times are unfair."""
+    clock = _FakeClock()
+    tasks = {"A": clock.task("A", 2.0, 50.0), "B": clock.task("B", 3.0, 80.0)}
+    found = measure(tasks, 3, clock)
+    if not isinstance(found, dict) or set(found) != {"A", "B"}:
+        raise AssertionError("measure returns a dict with a list of seconds for each name.")
+    if 50.0 in found["A"] or 80.0 in found["B"]:
+        raise AssertionError(
+            "The first run of each task, which is slow, is among the times. Run each task once "
+            "before the rounds, and throw that time away."
+        )
+    if len(clock.log) != 8:
+        raise AssertionError(
+            f"Two tasks and three rounds made {len(clock.log)} runs, expected 8: one warm-up each, "
+            "and three rounds of two."
+        )
+    if clock.log[2:] not in (["A", "B"] * 3, ["B", "A"] * 3):
+        raise AssertionError(
+            f"The runs came in the order {' '.join(clock.log)}. After the warm-up the tasks take "
+            "turns: A B A B A B."
+        )
+    if found != {"A": [2.0] * 3, "B": [3.0] * 3}:
+        raise AssertionError(
+            f"A takes 2 s and B 3 s, three times each; found {found}. Is the clock read just "
+            "before and just after each run?"
+        )
+    return "measure is right: a warm-up for each, then turns, and every time is kept."
+
+
+def check_operations(operations: Callable[[nn.Module, int, int], int]) -> str:
+    """Notebook 05, exercise 3. Returns a verdict; raises AssertionError on a wrong count."""
+    for shape in ((20, 12, 24, 2, 16), (50, 16, 64, 3, 32)):
+        model = DecoderOnlyTransformer(*shape, num_heads=2, dropout=0.0).eval()
+        for new, stored in ((6, 0), (1, 9), (3, 4), (1, 0)):
+            with torch.no_grad():
+                _, cache = model(torch.ones(1, max(stored, 1), dtype=torch.long), use_cache=True)
+                cache = cache if stored else None
+                with FlopCounterMode(display=False) as counter:
+                    model(torch.ones(1, new, dtype=torch.long), past_kv=cache, use_cache=True)
+            found, counted = operations(model, new, new + stored), counter.get_total_flops()
+            if found * 2 == counted:
+                raise AssertionError(
+                    "That is half: each weight takes a multiplication and an addition."
+                )
+            if found != counted:
+                raise AssertionError(
+                    f"{new} new tokens on {stored} cached ones: PyTorch counted {counted:,} "
+                    f"operations, operations(model, {new}, {new + stored}) gives {found:,}."
+                )
+    return "operations is right: it agrees with what PyTorch counts, cached and uncached."
+
+
+def check_exponent(exponent: Callable[..., float]) -> str:
+    """Notebook 05, exercise 4. Returns a verdict; raises AssertionError on a wrong slope."""
+    tokens = np.array([10.0, 50.0, 100.0, 500.0, 1000.0])
+    for power, factor in ((1.0, 3.0), (2.0, 0.01), (1.5, 1e-4), (0.0, 2.0)):
+        seconds = factor * tokens**power
+        found = exponent(tokens, seconds)
+        if np.isclose(found, np.polyfit(tokens, seconds, 1)[0]) and power not in (0.0, 1.0):
+            raise AssertionError("That is the slope in seconds per token. Take both logarithms.")
+        if np.isclose(found, np.polyfit(tokens, np.log(seconds), 1)[0]) and power != 0.0:
+            raise AssertionError("Take the logarithm of the tokens too, not only of the times.")
+        if power and np.isclose(found, 1 / power) and power != 1.0:
+            raise AssertionError(
+                "Tokens and seconds are exchanged: log seconds against log tokens."
+            )
+        if not np.isclose(found, power, atol=1e-6):
+            raise AssertionError(
+                f"For seconds = {factor:g} * tokens ** {power:g} the exponent is {power:g}; found "
+                f"{found:.3f}."
+            )
+    return "exponent is right on four power laws."
 
 
 def _tiny_model(vocab_size: int = 20) -> DecoderOnlyTransformer:

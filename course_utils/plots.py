@@ -419,3 +419,45 @@ def recall_bars(right: dict[str, int], questions: int) -> Figure:
     ax.set_title("Where is it? Answers decoded from the cache")
     ax.invert_yaxis()
     return figure
+
+
+def fooled_clocks(calls: list[float], blocks: tuple, turns: tuple, ratios: list[float]) -> Figure:
+    """What goes wrong without warm-up, without taking turns, and without repetition.
+
+    `calls`: seconds of the first calls in a fresh process. `blocks`, `turns`: two lists of seconds
+    of the same contender, run one after the other or in turn. `ratios`: single measurements.
+    """
+    figure, (left, middle, right) = _figure(3)
+    left.bar(range(1, len(calls) + 1), 1e3 * np.array(calls), color="0.6")
+    left.patches[0].set(color="#D55E00", hatch="//", edgecolor="black")
+    left.set(xlabel="call in a fresh process", ylabel="time (ms)", title="No warm-up")
+    pairs = {"in blocks": blocks, "in turns": turns}
+    found = [np.median(np.array(second) / np.array(first)) for first, second in pairs.values()]
+    bars = middle.bar(list(pairs), found, color=["#D55E00", "#009E73"], edgecolor="black")
+    bars[0].set(hatch="//")
+    middle.bar_label(bars, [f"{value:.2f}" for value in found], padding=3)
+    middle.axhline(1, **THEORY)
+    middle.set(ylabel="time of A again / time of A", ylim=(0, 1.15 * max(found)))
+    middle.set_title("A against itself")
+    right.hist(ratios, bins=12, color="0.6", edgecolor="white")
+    right.axvline(np.median(ratios), **THEORY)
+    right.set(xlabel="no cache / cache, 10 tokens", ylabel="measurements", title="One by one")
+    return figure
+
+
+def gain(times: pd.DataFrame, lengths: np.ndarray) -> Figure:
+    """How many times faster each cache is, against tokens generated; bands: lowest to highest."""
+    figure, (ax,) = _figure()
+    chosen = times[times["tokens"].isin(lengths)]
+    table = chosen.pivot(index=["tokens", "round"], columns="contender", values="total")
+    for contender in (GROWING, PREALLOCATED):
+        ratio = (table[NO_CACHE] / table[contender]).groupby("tokens")
+        ax.plot(ratio.median().index, ratio.median(), label=contender, **LOOK[contender])
+        band = {"color": LOOK[contender]["color"], "alpha": 0.2}
+        ax.fill_between(ratio.min().index, ratio.min(), ratio.max(), **band)
+    ax.axhline(1, label="no gain", **THEORY)
+    _log_axes(ax, tuple(int(n) for n in lengths))
+    ax.set(xlabel="tokens generated", ylabel="times faster than without a cache")
+    ax.set_title("What a cache gains")
+    ax.legend(frameon=False)
+    return figure
