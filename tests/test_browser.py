@@ -52,7 +52,6 @@ def lab(tmp_path_factory):
         f"--ServerApp.root_dir={folder}",
         f"--IdentityProvider.token={TOKEN}",
         "--LabApp.expose_app_in_browser=True",
-        "--LabApp.news_url=None",
         "--no-browser",
         "--allow-root",
     ]
@@ -113,7 +112,7 @@ def run_all(browser, address, name, seconds=DEADLINE):
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
     thrown = []
     page.on("pageerror", lambda error: thrown.append(f"the page threw {error}"))
-    page.goto(f"{address}/lab/tree/{name}?token={TOKEN}")
+    page.goto(f"{address}/lab/workspaces/{Path(name).stem}/tree/{name}?token={TOKEN}")
     page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60_000)
     page.wait_for_function(f"() => ({RESULT})().status === 'idle'", timeout=60_000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
