@@ -53,7 +53,7 @@ def setup() -> None:
 def lab_command() -> list:
     """What opens JupyterLab, also as root in a container and on a machine without a display."""
     command = [PYTHON, "-m", "jupyterlab", "--ServerApp.root_dir=" + str(ROOT)]
-    command.append("--LabApp.default_url=/lab/tree/notebooks/05_latency_sweep.ipynb")
+    command.append("--LabApp.default_url=/lab/tree/notebooks/01_attention.ipynb")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")
     if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):

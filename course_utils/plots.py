@@ -429,7 +429,7 @@ def fooled_clocks(calls: list[float], blocks: tuple, turns: tuple, ratios: list[
     """
     figure, (left, middle, right) = _figure(3)
     left.bar(range(1, len(calls) + 1), 1e3 * np.array(calls), color="0.6")
-    left.patches[0].set(color="#D55E00", hatch="//", edgecolor="black")
+    left.patches[0].set(facecolor="#D55E00", hatch="//", edgecolor="black")
     left.set(xlabel="call in a fresh process", ylabel="time (ms)", title="No warm-up")
     pairs = {"in blocks": blocks, "in turns": turns}
     found = [np.median(np.array(second) / np.array(first)) for first, second in pairs.values()]
