@@ -428,7 +428,7 @@ def test_lab_answers_when_its_port_is_taken(course, monkeypatch, tmp_path):
             assert address, log.read_text()
             base, other_port, page, token = address.groups()
             assert int(other_port) != port
-            assert page == "/lab/tree/notebooks/05_latency_sweep.ipynb"
+            assert page == "/lab/tree/notebooks/01_attention.ipynb"
             assert status_of(f"{base}/api/status?token={token}") == 200
             assert status_of(f"{base}/api/status") == 403
             assert status_of(f"{base}{page}?token={token}") == 200
