@@ -380,12 +380,13 @@ def _judge_company(model: nn.Module, ids: Tensor, expected: Tensor, judge: _Judg
     judge.logits(
         "two generations at the same time",
         torch.cat([expected, other_expected]),
-        lambda: torch.cat(_alternating(model, ids, other)),
+        lambda: torch.cat(alternating(model, ids, other)),
     )
 
 
 @torch.no_grad()
-def _alternating(model: nn.Module, *sequences: Tensor) -> list[Tensor]:
+def alternating(model: nn.Module, *sequences: Tensor) -> list[Tensor]:
+    """Logits (B, T, V) of each sequence, decoded in turns: one token of each, each its cache."""
     caches = [None] * len(sequences)
     logits = [[] for _ in sequences]
     for position in range(sequences[0].size(1)):

@@ -6,7 +6,7 @@ from helpers import cases_for, random_ids, small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course_utils.cache_bugs import WRONG
+from course_utils.cache_bugs import CATALOGUE
 from course_utils.evaluation import (
     Result,
     evaluate,
@@ -20,38 +20,26 @@ from course_utils.kv_cache import GrowingCache, PreallocatedCache
 from course_utils.transformer import DecoderOnlyTransformer
 
 FIRST_WRONG = {
-    "no position offset on decode": ((4, 1, 1, 1), 4),
-    "no mask offset": ((4, 1, 1, 1), 4),
-    "mask offset one too far": ((4, 3), 4),
-    "mask offset one too short": ((4, 1, 1, 1), 4),
-    "whole sequence fed again": ((4, 1, 1, 1), 4),
-    "prompt dropped": ((4, 1, 1, 1), 4),
-    "keys cached, values not": ((4, 1, 1, 1), 4),
-    "one layer's cache for all": ((7,), 0),
-    "stale after the first step": ((4, 1, 1, 1), 5),
-    "keys stored before the position": ((4, 1, 1, 1), 4),
-    "multi-token append unmasked": ((4, 3), 4),
+    "positions_restart": ((4, 1, 1, 1), 4),
+    "no_mask_offset": ((4, 1, 1, 1), 4),
+    "mask_one_too_far": ((4, 3), 4),
+    "self_excluded": ((4, 1, 1, 1), 4),
+    "whole_text_again": ((4, 1, 1, 1), 4),
+    "prompt_dropped": ((4, 1, 1, 1), 4),
+    "values_not_cached": ((4, 1, 1, 1), 4),
+    "one_layer_for_all": ((7,), 0),
+    "stale": ((4, 1, 1, 1), 5),
+    "keys_before_position": ((4, 1, 1, 1), 4),
+    "append_unmasked": ((4, 3), 4),
 }
 
 
 def wrong_pair(name, seed=0):
     right = small_model(seed=seed)
-    wrong = small_model(WRONG[name], seed=seed)
-    wrong.load_state_dict(right.state_dict())
-    return right, wrong
+    return right, CATALOGUE[name].build(right)
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_wrong_cache_is_seen(name):
-    right, wrong = wrong_pair(name)
-    cases = cases_for(right)
-    assert evaluate(wrong, cases).all_passed
-    report = kv_evaluate(wrong, cases)
-    assert not report.all_passed
-    assert any("first differs at position" in problem for problem in report.problems)
-
-
-@pytest.mark.parametrize("name", ["no position offset on decode", "no mask offset"])
+@pytest.mark.parametrize("name", ["positions_restart", "no_mask_offset"])
 def test_the_whole_prompt_through_an_empty_cache_shows_nothing(name):
     """The assignment's own check: these two are the README's examples of what passes it."""
     right, wrong = wrong_pair(name)
@@ -72,7 +60,7 @@ def test_first_wrong_position_is_named(name):
 
 
 def test_shared_rows_show_in_the_second_row_only():
-    right, wrong = wrong_pair("batch rows share one cache")
+    right, wrong = wrong_pair("rows_shared")
     ids = random_ids(2, 7)
     difference = first_difference(uncached(right, ids), in_portions(wrong, ids, (4, 1, 1, 1)), 1e-9)
     assert (difference.row, difference.position) == (1, 0)
@@ -82,7 +70,7 @@ def test_shared_rows_show_in_the_second_row_only():
 
 
 def test_a_leak_shows_in_the_second_generation():
-    right, wrong = wrong_pair("leaks into the next generation")
+    right, wrong = wrong_pair("leaks_into_the_next")
     ids = random_ids(1, 7)
     portions = (4, 1, 1, 1)
     assert first_difference(uncached(right, ids), in_portions(wrong, ids, portions), 1e-9) is None

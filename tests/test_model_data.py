@@ -7,7 +7,7 @@ import pytest
 import torch
 from reference import gpt2_logits, loop_logits
 
-from course_utils.cache_bugs import WRONG
+from course_utils.cache_bugs import CATALOGUE
 from course_utils.evaluation import RECALL_AIMS, TEST_CASES, load_test_cases, recall
 from course_utils.stories import (
     END,
@@ -61,9 +61,9 @@ def test_recall_with_a_cache_and_without_is_the_same_in_kind(model):
     assert plain["questions"].sum() > 30
 
 
-@pytest.mark.parametrize("name", ["no mask offset", "keys cached, values not"])
+@pytest.mark.parametrize("name", ["no_mask_offset", "values_not_cached"])
 def test_a_wrong_cache_ruins_recall(name):
-    wrong = load_model(device="cpu", model_class=WRONG[name])
+    wrong = load_model(device="cpu", model_class=CATALOGUE[name].model_class)
     assert recall(wrong, 3, use_cache=False)["recall"].min() > 0.9
     assert recall(wrong, 3, use_cache=True)["recall"].max() < 0.2
 
