@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from . import benchmark
+from . import benchmark, cache_bugs
 from .evaluation import (
     RECALL_AIMS,
     TEST_CASES,
@@ -94,6 +94,13 @@ def build_model(args: argparse.Namespace) -> nn.Module:
     return model.to(choose_device(args.device)).eval()
 
 
+def print_diagnosis(model: nn.Module, args: argparse.Namespace) -> None:
+    """Which known wrong cache it is, by comparison with the course's model on the same weights."""
+    reference = build_model(argparse.Namespace(**(vars(args) | {"model": None})))
+    if reference.max_seq_len >= cache_bugs.LEAST_ROOM:
+        print(f"  Diagnosis: {cache_bugs.diagnose(model, reference)}")
+
+
 def run_benchmark(model: nn.Module) -> bool:
     """The assignment's sweep, then its second benchmark, on a prompt of 10 tokens.
 
@@ -161,6 +168,8 @@ def run(args: argparse.Namespace) -> bool:
             report = judge(model, cases)
             print(report)
             passed.append(report.all_passed)
+    if args.mode in ("kv_evaluate", "run") and not passed[-1]:
+        print_diagnosis(model, args)
     if args.mode in ("benchmark", "run"):
         passed.append(run_benchmark(model))
     if args.mode == "generate":

@@ -597,8 +597,8 @@ def probes(reference: DecoderOnlyTransformer) -> dict[str, Callable[[nn.Module],
     """
     generator = torch.Generator().manual_seed(0)
     room, vocab_size = reference.max_seq_len, reference.token_embedding.num_embeddings
-    if room < 12:
-        raise ValueError(f"max_seq_len={room} is too short to tell bugs apart: at least 12.")
+    if room < LEAST_ROOM:
+        raise ValueError(f"max_seq_len={room} is too short to tell bugs apart: needs {LEAST_ROOM}.")
 
     def draw(*shape: int) -> Tensor:
         return torch.randint(vocab_size, shape, generator=generator).to(reference.device)
@@ -618,21 +618,26 @@ def probes(reference: DecoderOnlyTransformer) -> dict[str, Callable[[nn.Module],
     }
 
 
+LEAST_ROOM = 12
 PAST_THE_END = "past the end"
 AFTER_OTHERS = ("a second time", "without a cache, afterwards")
 
 
-def seen_by(entry: CacheBug, reference: DecoderOnlyTransformer) -> dict[str, bool]:
-    """Which of the probes, each on a model of its own, differ from the right one's outcome."""
+def survey(reference: DecoderOnlyTransformer) -> dict[str, dict[str, bool]]:
+    """For each entry of the catalogue: which probes, each on a model of its own, see that it is
+    wrong."""
     reference, tolerance = harness.precise_copy(reference)
     runs = probes(reference)
+    expected = {name: _outcome(run, reference) for name, run in runs.items()}
     seen = {}
-    for name, run in runs.items():
-        wrong = entry.build(reference)
-        if name in AFTER_OTHERS:
-            _outcome(runs["one by one"], wrong)
-        expected = _outcome(run, reference)
-        seen[name] = not _agree(_outcome(run, wrong), expected, tolerance, name)
+    for entry in CATALOGUE.values():
+        seen[entry.name] = {}
+        for name, run in runs.items():
+            wrong = entry.build(reference)
+            if name in AFTER_OTHERS:
+                _outcome(runs["one by one"], wrong)
+            agrees = _agree(_outcome(run, wrong), expected[name], tolerance, name)
+            seen[entry.name][name] = not agrees
     return seen
 
 

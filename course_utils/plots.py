@@ -461,3 +461,21 @@ def gain(times: pd.DataFrame, lengths: np.ndarray) -> Figure:
     ax.set_title("What a cache gains")
     ax.legend(frameon=False)
     return figure
+
+
+def caught(seen: pd.DataFrame) -> Figure:
+    """Wrong caches (rows) by checks (columns): dark and ticked where the check sees the bug."""
+    figure, ax = plt.subplots(figsize=(SIZE[0], 0.3 * len(seen) + 2.2), layout="constrained")
+    ax.imshow(seen.astype(float), cmap="Greys", vmin=-0.1, vmax=1.6, aspect="auto")
+    for (row, column), value in np.ndenumerate(seen.to_numpy()):
+        text, color = ("sees", "white") if value else ("·", "black")
+        ax.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
+    ax.set_xticks(np.arange(seen.shape[1] - 1) + 0.5, minor=True)
+    ax.set_yticks(np.arange(len(seen) - 1) + 0.5, minor=True)
+    ax.tick_params(which="minor", length=0)
+    totals_of = [f"{name}\n{count} of {len(seen)}" for name, count in seen.sum().items()]
+    ax.set_xticks(range(seen.shape[1]), totals_of, rotation=60, ha="left", fontsize=8)
+    ax.xaxis.tick_top()
+    ax.set_yticks(range(len(seen)), seen.index, fontsize=8)
+    ax.grid(which="minor", color="white", linewidth=2)
+    return figure

@@ -244,3 +244,11 @@ def test_it_runs_as_a_module(files):
     done = subprocess.run(command, capture_output=True, text=True, cwd=TESTS.parent)
     assert (done.returncode, done.stderr) == (0, "")
     assert "  Pass rate: 100.00% (2/2)" in done.stdout
+
+
+def test_a_known_wrong_cache_is_named(cli, files, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from course_utils.cache_bugs import KeysOnlyModel as Mine\n")
+    status, out, _ = cli("--mode", "kv_evaluate", "--model", f"{path}:Mine", *files)
+    assert status == 1
+    assert "Identical to `values_not_cached`" in out
