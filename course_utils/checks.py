@@ -493,11 +493,14 @@ def check_generate(generate: Callable[..., Tensor]) -> str:
             )
         expected = right_generation.generate(model, prompt, new, 0, use_cache=False)
         _close(found, expected, "the greedy continuation")
-    draws = [
-        make(model, prompt, 12, 2.0, generator=torch.Generator().manual_seed(1))
-        for make in (generate, lambda *a, **k: right_generation.generate(*a, use_cache=False, **k))
-    ]
-    _close(*draws, "the continuation drawn with a seed (is the generator handed on?), which")
+    greedy, *draws = (
+        generate(model, prompt, 12, heat, generator=torch.Generator().manual_seed(1))
+        for heat in (0, 5.0, 5.0)
+    )
+    if torch.equal(greedy, draws[0]):
+        raise AssertionError("At temperature 5 the words are the greedy ones. Is it handed on?")
+    if not torch.equal(*draws):
+        raise AssertionError("The same seed gave other words. Is the generator handed on?")
     return "generate is right: whole text each time, one sequence and two, greedy and drawn."
 
 

@@ -127,7 +127,7 @@ def loop(
             lambda m, ids, n, temperature=1.0, generator=None: generate(
                 m, ids, n, 0, use_cache=False
             ),
-            "drawn with a seed",
+            "At temperature 5 the words are the greedy ones",
         ),
     ],
 )

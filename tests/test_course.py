@@ -339,7 +339,7 @@ def test_cells_that_are_not_compared_are_counted(ready):
     )
     for name in ("exercises", ".ipynb_checkpoints"):
         write_notebook(folder / name / "01.ipynb", ("code", "1", ["nbval-ignore-output"], ""))
-    assert "output is not compared: 4\n" in ready.run("test").stdout
+    assert "output is not compared: 3\n" in ready.run("test").stdout
 
 
 def test_notebook_with_a_wrong_output_fails(course, monkeypatch, tmp_path):

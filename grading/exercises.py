@@ -1,0 +1,82 @@
+"""The student edition: the worked notebooks without solutions and outputs, in notebooks/exercises.
+
+    python -m grading.exercises
+
+nbgrader's own preprocessors make it, so that the result is what nbgrader calls an assignment.
+"""
+
+import re
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell
+from nbgrader.preprocessors import (
+    CheckCellMetadata,
+    ClearOutput,
+    ClearSolutions,
+    ComputeChecksums,
+    LockCells,
+)
+from traitlets.config import Config
+
+from .go_on import GO_ON
+
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+STUB = 'raise NotImplementedError("Your turn: the card above says what to build.")'
+STEPS = (LockCells, ClearSolutions, ClearOutput, CheckCellMetadata, ComputeChecksums)
+
+
+def student_edition(notebook: NotebookNode) -> NotebookNode:
+    """A worked notebook as a student gets it. Raises nbgrader's errors for wrong metadata."""
+    worked = {c.metadata.get("nbgrader", {}).get("grade_id"): c.source for c in notebook.cells}
+    config = Config({"ClearSolutions": {"code_stub": {"python": STUB}}})
+    resources = {}
+    for step in STEPS:
+        notebook, resources = step(config=config).preprocess(notebook, resources)
+    cells = []
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace("](../", "](../../")
+        cells.append(cell)
+        grading = cell.metadata.get("nbgrader", {})
+        if grading.get("grade"):
+            exercise = grading["grade_id"].removesuffix("_check")
+            cells.append(_go_on(GO_ON.get(exercise) or _plain(worked[exercise]), cell["id"]))
+    notebook.cells = cells
+    return notebook
+
+
+def _plain(source: str) -> str:
+    """A worked cell without the lines that mark its solution."""
+    lines = source.splitlines()
+    return "\n".join(line for line in lines if not line.strip().startswith("### "))
+
+
+def _go_on(code: str, cell_id: str) -> NotebookNode:
+    text = (
+        "<details><summary>Stuck? Go on with the course's version</summary>\n\n"
+        "Copy this into a new cell below, run it, and come back later.\n\n"
+        f"```python\n{code}\n```\n</details>"
+    )
+    cell = new_markdown_cell(text)
+    cell["id"] = f"{cell_id}-go-on"
+    return cell
+
+
+def write_all(folder: Path = NOTEBOOKS / "exercises") -> list[Path]:
+    """Write the student edition of every notebook into `folder`; returns the paths."""
+    folder.mkdir(exist_ok=True)
+    written = []
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        if re.match(r"\d\d_", path.name):
+            notebook = student_edition(nbformat.read(path, as_version=4))
+            written.append(folder / path.name)
+            nbformat.write(notebook, written[-1])
+    return written
+
+
+if __name__ == "__main__":
+    for path in write_all():
+        print(path.relative_to(NOTEBOOKS.parent))
