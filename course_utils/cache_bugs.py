@@ -40,6 +40,10 @@ class CacheBug:
 CATALOGUE: dict[str, CacheBug] = {}
 TEACHING = "has shipped in a well-known teaching repository"
 SOLUTION = "in a public solution of the original assignment"
+LEAST_ROOM = 12
+PAST_THE_END = "past the end"
+AFTER_OTHERS = ("a second time", "without a cache, afterwards")
+UNKNOWN = "No wrong cache of the catalogue behaves like this."
 
 
 def bug(name: str, mistake: str, symptom: str, look: str, seen: str = "") -> Callable:
@@ -165,16 +169,16 @@ class PositionLeaks(DecoderOnlyTransformer):
     position = 0
 
     def forward(self, input_ids, past_kv=None, use_cache=False):
-        logits, past_kv = super().forward(input_ids, past_kv, use_cache)
         if use_cache:
+            logits, past_kv = super().forward(input_ids, past_kv, use_cache)
             self.position = past_kv.length
-        else:
-            room = self.max_seq_len - input_ids.size(1)
-            x = self.embed(input_ids, min(self.position, room))
-            for layer in self.layers:
-                x = layer(x)
-            logits = self.output_projection(self.norm(x))
-        return logits, past_kv
+            return logits, past_kv
+        self.check_input(input_ids, past_kv, use_cache)
+        room = self.max_seq_len - input_ids.size(1)
+        x = self.embed(input_ids, min(self.position, room))
+        for layer in self.layers:
+            x = layer(x)
+        return self.output_projection(self.norm(x)), None
 
 
 @bug(
@@ -541,7 +545,7 @@ class DefaultDtypeModel(WithCache):
 
 
 class Sliding(DecoderOnlyTransformer):
-    """Past its end, the model goes on instead of raising an error."""
+    """Past its end, the model goes on at its last position instead of raising an error."""
 
     def check_input(self, input_ids, past_kv, use_cache):
         pass
@@ -618,11 +622,6 @@ def probes(reference: DecoderOnlyTransformer) -> dict[str, Callable[[nn.Module],
     }
 
 
-LEAST_ROOM = 12
-PAST_THE_END = "past the end"
-AFTER_OTHERS = ("a second time", "without a cache, afterwards")
-
-
 def survey(reference: DecoderOnlyTransformer) -> dict[str, dict[str, bool]]:
     """For each entry of the catalogue: which probes, each on a model of its own, see that it is
     wrong."""
@@ -645,7 +644,8 @@ def diagnose(model: nn.Module, reference: DecoderOnlyTransformer) -> Diagnosis:
     """Is the model's cache right, and if not, which wrong cache of the catalogue is it?
 
     `reference` is a right model with the same weights. A name is given only to a model that
-    agrees with the catalogue's entry in every probe; otherwise the evidence is shown.
+    agrees with the catalogue's entry in every probe; otherwise the evidence is shown. Give it a
+    model that has not generated yet: what one keeps from an earlier call changes its outcomes.
     """
     reference, tolerance = harness.precise_copy(reference)
     model = harness.precise_copy(model)[0]
@@ -661,13 +661,13 @@ def diagnose(model: nn.Module, reference: DecoderOnlyTransformer) -> Diagnosis:
     if not wrong:
         report = harness.kv_evaluate(model, _cases(reference))
         if report.all_passed:
-            return Diagnosis(True, None, "The cache is right.")
+            return Diagnosis(True, None, "The cache gives the uncached logits.")
         return Diagnosis(False, None, f"{report.problems[0]}. {UNKNOWN}")
     where = _where(wrong[0], found[wrong[0]], expected[wrong[0]], tolerance)
     for entry in CATALOGUE.values():
         candidate = entry.build(reference)
         if all(
-            _agree(found[name], _outcome(run, candidate), 1e3 * tolerance, name)
+            _agree(found[name], _outcome(run, candidate), tolerance, name)
             for name, run in runs.items()
         ):
             return Diagnosis(
@@ -679,9 +679,6 @@ def diagnose(model: nn.Module, reference: DecoderOnlyTransformer) -> Diagnosis:
     layer = _first_wrong_layer(model, reference, runs[wrong[0]], tolerance)
     still = [name for name in runs if name not in wrong] or ["nothing"]
     return Diagnosis(False, None, f"{where} {UNKNOWN}{layer} Still right: {', '.join(still)}.")
-
-
-UNKNOWN = "No wrong cache of the catalogue behaves like this."
 
 
 def _outcome(run: Callable[[nn.Module], Tensor], model: nn.Module) -> Tensor | str:

@@ -518,14 +518,12 @@ def check_beam_search(beam_search: Callable[..., tuple[Tensor, Tensor]]) -> str:
         if not isinstance(found, tuple) or len(found) != 2:
             raise AssertionError("beam_search returns two things: ids and scores.")
         ids, scores = found
-        expected_ids, expected_scores = right_generation.beam_search(model, prompt, 3, beams, False)
+        expected_ids, _ = right_generation.beam_search(model, prompt, 3, beams, False)
         if isinstance(ids, Tensor) and ids.shape == expected_ids.shape:
             true = torch.stack([exact[(texts == row).all(1)].sum() for row in ids])
             _close(scores, true, f"with {beams} beams, the sum of log-probabilities of a text")
         _close(ids, expected_ids, f"with {beams} beams, a token of the texts found (best first)")
-    if not torch.isclose(scores[0], exact.max()):
-        raise AssertionError("25 beams of 5 words for 3 steps see every text; the best was missed.")
-    return "beam_search is right: its scores are true, and with enough beams it finds the best."
+    return "beam_search is right: with 1, 2 and 25 beams it finds the texts, and scores them truly."
 
 
 def check_cache(cache_class: type) -> str:

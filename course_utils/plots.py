@@ -464,7 +464,7 @@ def gain(times: pd.DataFrame, lengths: np.ndarray) -> Figure:
 
 
 def caught(seen: pd.DataFrame) -> Figure:
-    """Wrong caches (rows) by checks (columns): dark and ticked where the check sees the bug."""
+    """Wrong caches (rows) by checks (columns): dark, with "sees", where the check sees the bug."""
     figure, ax = plt.subplots(figsize=(SIZE[0], 0.3 * len(seen) + 2.2), layout="constrained")
     ax.imshow(seen.astype(float), cmap="Greys", vmin=-0.1, vmax=1.6, aspect="auto")
     for (row, column), value in np.ndenumerate(seen.to_numpy()):

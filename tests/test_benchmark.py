@@ -171,3 +171,15 @@ def test_check_report():
         checks.check_report(Report("Title", 1e-9, [passed, failed]))
     with pytest.raises(AssertionError, match="no check was run"):
         checks.check_report(Report("Title", 1e-9, []))
+
+
+def test_a_short_untimed_generation_goes_before_each_timed_one():
+    runs = []
+
+    def run(model, prompt, num_tokens, contender):
+        runs.append((contender, num_tokens))
+        return [float(n + 1) for n in range(num_tokens)]
+
+    times = benchmark.sweep(None, None, 100, 2, contenders=("A", "B"), run=run)
+    assert runs == [("A", 20), ("A", 100), ("B", 20), ("B", 100)] * 2
+    assert len(times) == 400

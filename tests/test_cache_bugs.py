@@ -19,6 +19,10 @@ def reference():
     return small_model()
 
 
+def built(model_class, reference):
+    return cache_bugs.CacheBug("", "", "", "", "", model_class).build(reference)
+
+
 def test_there_are_at_least_twenty():
     assert len(CATALOGUE) >= 20
 
@@ -68,7 +72,7 @@ def pairs():
 def test_two_bugs_at_once_are_never_called_right(names, reference):
     classes = tuple(CATALOGUE[name].model_class for name in names)
     both = type("Both", classes, {})
-    model = cache_bugs.CacheBug("both", "", "", "", "", both).build(reference)
+    model = built(both, reference)
     assert not kv_evaluate(model, cases_for(reference)).all_passed
     diagnosis = diagnose(model, reference)
     assert not diagnosis.right
@@ -89,7 +93,7 @@ class Scaled(DecoderOnlyTransformer):
 
 
 def test_what_is_not_in_the_catalogue_is_not_guessed_at(reference):
-    model = cache_bugs.CacheBug("scaled", "", "", "", "", Scaled).build(reference)
+    model = built(Scaled, reference)
     diagnosis = diagnose(model, reference)
     assert (diagnosis.right, diagnosis.bug) == (False, None)
     assert "one by one: differs from position 6 on" in diagnosis.message
@@ -112,7 +116,7 @@ class Crashes(DecoderOnlyTransformer):
 
 
 def test_a_crash_is_evidence_and_not_a_match(reference):
-    model = cache_bugs.CacheBug("crash", "", "", "", "", Crashes).build(reference)
+    model = built(Crashes, reference)
     diagnosis = diagnose(model, reference)
     assert (diagnosis.right, diagnosis.bug) == (False, None)
     assert "RuntimeError: no second call" in diagnosis.message
@@ -149,7 +153,7 @@ def test_the_right_caches_are_called_right(kind, seed):
         def new_cache(self, batch_size):
             return kind(self, batch_size)
 
-    model = cache_bugs.CacheBug("own", "", "", "", "", Own).build(reference)
+    model = built(Own, reference)
     assert diagnose(model, reference).right
 
 

@@ -52,6 +52,13 @@ class KeysForValues(GrowingCache):
         return super().append(layer, k, k)
 
 
+class ChangesItsInput(GrowingCache):
+    def append(self, layer, k, v):
+        found = super().append(layer, k, v)
+        k.zero_()
+        return found
+
+
 class ReturnsNothing(GrowingCache):
     def append(self, layer, k, v):
         super().append(layer, k, v)
@@ -79,6 +86,7 @@ class CountsCalls(GrowingCache):
         (OneLayer, "keys of layer 1"),
         (NeverStored, "length is 0 after 3 positions"),
         (KeysForValues, "the values of layer 0"),
+        (ChangesItsInput, "was changed"),
         (ReturnsNothing, "returns two tensors"),
         (CountsCalls, "length is 1 after 3 positions"),
     ],

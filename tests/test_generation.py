@@ -177,3 +177,16 @@ def test_reordered_rows_go_on_as_copies(kind):
         expected = model(ids[rows])[0][:, 4:]
     assert cache.batch_size == 5
     assert torch.allclose(logits, expected, atol=1e-9)
+
+
+def test_enough_beams_find_the_likeliest_of_all_texts():
+    model = small_model()
+    prompt = random_ids(1, 4)
+    every = torch.cartesian_prod(torch.arange(50), torch.arange(50))
+    texts = torch.cat([prompt.expand(len(every), -1), every], dim=1)
+    with torch.no_grad():
+        logs = torch.log_softmax(model(texts)[0][:, 3:-1].float(), -1)
+    exact = logs.gather(-1, every[..., None]).sum((1, 2))
+    ids, scores = beam_search(model, prompt, 2, 50)
+    assert torch.equal(ids[0], texts[exact.argmax()])
+    assert torch.allclose(scores[0], exact.max())
