@@ -4,15 +4,19 @@
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from unittest import mock
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from . import evaluation as harness
-from .attention import MultiHeadAttention, attention
+from .attention import MultiHeadAttention, attention, attention_weights
 from .kv_cache import GrowingCache, PreallocatedCache
+from .left_padding import LeftPaddedAttention, LeftPaddedTransformer
 from .transformer import DecoderOnlyTransformer
 
 
@@ -42,6 +46,7 @@ TEACHING = "has shipped in a well-known teaching repository"
 SOLUTION = "in a public solution of the original assignment"
 LEAST_ROOM = 12
 PAST_THE_END = "past the end"
+EXTRAS = ("after a rollback", "prompts of different length", "on another device")
 AFTER_OTHERS = ("a second time", "without a cache, afterwards")
 UNKNOWN = "No wrong cache of the catalogue behaves like this."
 
@@ -318,6 +323,10 @@ class CountedCache(GrowingCache):
         self.positions[layer] += k.size(2)
         return super().append(layer, k, v)
 
+    def truncate(self, length):
+        super().truncate(length)
+        self.positions = [length] * len(self.positions)
+
 
 class FirstTokenMissing(CountedCache):
     def append(self, layer, k, v):
@@ -582,6 +591,81 @@ class PositionsWrapRound(Sliding):
         return self.token_embedding(input_ids) + self.pos_embedding(positions)
 
 
+class OneDevice(PreallocatedCache):
+    def __init__(self, model, batch_size):
+        super().__init__(model, batch_size)
+        shape = self.keys.shape
+        self.keys, self.values = (torch.empty(shape, dtype=model.dtype) for _ in range(2))
+
+
+@bug(
+    "cache_on_the_cpu",
+    "the cache is allocated without saying on which device",
+    "right on the CPU; an error as soon as the model is on a GPU",
+    "torch.empty(..., dtype=model.dtype, device=model.device)",
+)
+class OneDeviceModel(WithCache):
+    cache_class = OneDevice
+
+
+class RolledBackInOneLayer(PreallocatedCache):
+    def truncate(self, length):
+        self.lengths[0] = length
+
+
+@bug(
+    "rollback_of_one_layer",
+    "a rollback sets back the first layer only",
+    "right until guesses are taken back; then the deeper layers still hold them",
+    "every layer has a length of its own, and all of them are set back",
+)
+class RolledBackInOneLayerModel(WithCache):
+    cache_class = RolledBackInOneLayer
+
+
+class PositionsNotRolledBack(CountedCache):
+    def truncate(self, length):
+        GrowingCache.truncate(self, length)
+
+
+@bug(
+    "rollback_keeps_position",
+    "a rollback drops keys and values, but the count of positions goes on",
+    "right until guesses are taken back; then new tokens stand too far behind",
+    "what says where the next token stands: it goes back with the keys",
+)
+class PositionsNotRolledBackModel(WithCache):
+    cache_class = PositionsNotRolledBack
+
+
+class PaddingInSight(LeftPaddedAttention):
+    def mask(self, num_queries, num_keys, padding):
+        if num_queries < num_keys:
+            padding = torch.zeros_like(padding)
+        return super().mask(num_queries, num_keys, padding)
+
+
+@bug(
+    "padding_in_sight",
+    "the padding of a batch is masked in the prefill and forgotten in decoding",
+    "right for prompts of equal length; of several, the shorter ones attend to nothing's keys",
+    "the mask of every later call must hide the padding too",
+)
+class PaddingInSightModel(LeftPaddedTransformer):
+    attention_class = PaddingInSight
+
+
+@bug(
+    "padding_counted",
+    "in decoding, positions count the padding",
+    "right for prompts of equal length; of several, the shorter ones jump ahead",
+    "positions count from each row's first real token, in every call",
+)
+class PaddingCounted(LeftPaddedTransformer):
+    def positions(self, columns, padding):
+        return super().positions(columns, padding if columns[0] == 0 else 0 * padding)
+
+
 @dataclass(frozen=True)
 class Diagnosis:
     """What `diagnose` found; `bug` is None if the model is right, or wrong in no known way."""
@@ -619,7 +703,31 @@ def probes(reference: DecoderOnlyTransformer) -> dict[str, Callable[[nn.Module],
         "two at the same time": lambda m: torch.cat(harness.alternating(m, ids, other)),
         "without a cache, afterwards": lambda m: harness.uncached(m, ids),
         PAST_THE_END: lambda m: harness.in_portions(m, full, (room - 2, 1, 1, 1)),
+        "after a rollback": lambda m: _rolled_back(m, ids),
+        "prompts of different length": lambda m: _padded(m, batch),
+        "on another device": lambda m: _moved(m, ids),
     }
+
+
+def _rolled_back(model: nn.Module, ids: Tensor) -> Tensor:
+    """A model whose cache has no `truncate` runs the text from its start instead."""
+    if harness.can_roll_back(model, ids):
+        return harness.after_rollback(model, ids, 6)
+    return harness.in_portions(model, ids, (1,) * ids.size(1))
+
+
+def _padded(model: nn.Module, batch: Tensor) -> Tensor:
+    """A model without `padded_cache` runs the prompts one after the other instead."""
+    rows = [batch[0], batch[1, 3:], batch[2, 5:]]
+    if hasattr(model, "padded_cache"):
+        return harness.side_by_side(model, rows, 4)
+    alone = [harness.in_portions(model, row[None], (len(row) - 4, 1, 1, 1, 1)) for row in rows]
+    return pad_sequence([logits[0] for logits in alone], batch_first=True)
+
+
+def _moved(model: nn.Module, ids: Tensor) -> Tensor:
+    harness.follows_its_device(model, ids)
+    return torch.zeros(1, 1, 1)
 
 
 def survey(reference: DecoderOnlyTransformer) -> dict[str, dict[str, bool]]:
@@ -640,12 +748,56 @@ def survey(reference: DecoderOnlyTransformer) -> dict[str, dict[str, bool]]:
     return seen
 
 
+def symptoms(model: nn.Module, reference: DecoderOnlyTransformer) -> pd.DataFrame:
+    """How the model fares in each probe but the `EXTRAS`, and from which position on it is wrong.
+
+    Each probe gets a copy of the model as it came; some of them run another text first.
+    """
+    reference, tolerance = harness.precise_copy(reference)
+    runs = probes(reference)
+    rows = {}
+    for name, run in runs.items():
+        if name not in EXTRAS:
+            copied = harness.precise_copy(model)[0]
+            if name in AFTER_OTHERS:
+                _outcome(runs["one by one"], copied)
+            found, expected = _outcome(run, copied), _outcome(run, reference)
+            rows[name] = "right"
+            if not _agree(found, expected, tolerance, name):
+                rows[name] = _where("", found, expected, tolerance).removeprefix(": ")
+    return pd.DataFrame({"the logits": rows})
+
+
+@torch.no_grad()
+def looks(model: nn.Module, input_ids: Tensor, portions: Sequence[int]) -> list[Tensor]:
+    """What each token of (1, T) looked at when fed in `portions`: its attention weights (K,).
+
+    They are averaged over all heads and layers. The model must use `attention_weights` of
+    `course_utils.attention`.
+    """
+    heard = []
+
+    def listen(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
+        weights = attention_weights(q, k, mask)
+        heard.append(weights[0].mean(0))
+        return weights
+
+    rows, past_kv = [], None
+    for portion in input_ids.split(list(portions), dim=1):
+        heard.clear()
+        with mock.patch("course_utils.attention.attention_weights", listen):
+            _, past_kv = model(portion, past_kv=past_kv, use_cache=True)
+        rows += torch.stack(heard).mean(0)
+    return rows
+
+
 def diagnose(model: nn.Module, reference: DecoderOnlyTransformer) -> Diagnosis:
     """Is the model's cache right, and if not, which wrong cache of the catalogue is it?
 
     `reference` is a right model with the same weights. A name is given only to a model that
-    agrees with the catalogue's entry in every probe; otherwise the evidence is shown. Give it a
-    model that has not generated yet: what one keeps from an earlier call changes its outcomes.
+    agrees with the catalogue's entry in every probe (if it is wrong in plain decoding already, the
+    `EXTRAS` are left out); otherwise the evidence is shown. Give it a model that has not generated
+    yet: what one keeps from an earlier call changes its outcomes.
     """
     reference, tolerance = harness.precise_copy(reference)
     model = harness.precise_copy(model)[0]
@@ -658,6 +810,9 @@ def diagnose(model: nn.Module, reference: DecoderOnlyTransformer) -> Diagnosis:
         )
     found = {name: _outcome(run, model) for name, run in runs.items()}
     wrong = [name for name in runs if not _agree(found[name], expected[name], tolerance, name)]
+    compared = [name for name in runs if name not in EXTRAS]
+    if set(wrong) <= set(EXTRAS):
+        compared = list(runs)
     if not wrong:
         report = harness.kv_evaluate(model, _cases(reference))
         if report.all_passed:
@@ -667,8 +822,8 @@ def diagnose(model: nn.Module, reference: DecoderOnlyTransformer) -> Diagnosis:
     for entry in CATALOGUE.values():
         candidate = entry.build(reference)
         if all(
-            _agree(found[name], _outcome(run, candidate), tolerance, name)
-            for name, run in runs.items()
+            _agree(found[name], _outcome(runs[name], candidate), tolerance, name)
+            for name in compared
         ):
             return Diagnosis(
                 False,
@@ -684,6 +839,8 @@ def diagnose(model: nn.Module, reference: DecoderOnlyTransformer) -> Diagnosis:
 def _outcome(run: Callable[[nn.Module], Tensor], model: nn.Module) -> Tensor | str:
     try:
         return run(model).cpu().double()
+    except NotImplementedError:
+        raise
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 
@@ -698,7 +855,7 @@ def _agree(found: Tensor | str, expected: Tensor | str, tolerance: float, name: 
 
 def _where(name: str, found: Tensor | str, expected: Tensor | str, tolerance: float) -> str:
     if isinstance(found, str):
-        return f"{name}: {found.splitlines()[0]}."
+        return f"{name}: {found.splitlines()[0].rstrip('.')}."
     if isinstance(expected, str):
         return f"{name}: no error was raised; expected one."
     difference = harness.first_difference(expected, found, tolerance)

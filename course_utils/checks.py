@@ -4,6 +4,7 @@ Timings are compared only as ratios within one run, so that the checks hold on a
 """
 
 import math
+import textwrap
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -16,9 +17,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from . import attention as right
 from . import generation as right_generation
 from .benchmark import CACHES, NO_CACHE, speed_up, totals
-from .cache_bugs import NoPositionOffset
+from .cache_bugs import NoPositionOffset, diagnose
 from .evaluation import Report, in_portions
 from .transformer import DecoderLayer, DecoderOnlyTransformer, FeedForward
+
+PASSES = "passes"
 
 
 def check_report(report: Report) -> None:
@@ -658,7 +661,7 @@ def check_decode_loop(decode_loop: Callable[..., Iterator[Tensor]]) -> str:
 
 
 def check_reorder(cache_class: type) -> str:
-    """Notebook 04, exercise 6. Returns a verdict; raises AssertionError on a wrong reorder."""
+    """Notebook 04, exercise 10. Returns a verdict; raises AssertionError on a wrong reorder."""
     model = _tiny_model()
     ids = torch.arange(18).view(3, 6)
     rows = torch.tensor([2, 0, 0, 1, 2])
@@ -674,6 +677,17 @@ def check_reorder(cache_class: type) -> str:
         expected = model(ids[rows])[0][:, 4:]
     _close(found, expected, "after reorder([2, 0, 0, 1, 2]) of three rows, a logit of what follows")
     return f"{cache_class.__name__}.reorder is right: rows move, die and multiply, in every layer."
+
+
+def check_cured(model_class: type[nn.Module]) -> str:
+    """Notebook 04, exercises 6 to 9. Returns a verdict, or raises AssertionError: a diagnosis."""
+    reference = _tiny_model(max_seq_len=64)
+    model = model_class(20, 12, 24, 2, 64, num_heads=3, dropout=0.0).eval()
+    _load(model, reference)
+    diagnosis = diagnose(model, reference)
+    if not diagnosis.right:
+        raise AssertionError(f"{model_class.__name__} is still ill. {diagnosis}")
+    return f"{model_class.__name__} is healthy: {diagnosis}"
 
 
 def check_token_times(token_times: Callable[..., list[float]]) -> str:
@@ -798,9 +812,85 @@ def check_exponent(exponent: Callable[..., float]) -> str:
     return "exponent is right on four power laws."
 
 
-def _tiny_model(vocab_size: int = 20) -> DecoderOnlyTransformer:
+EXERCISES: dict[str, dict[str, tuple[Callable[..., str], tuple[str, ...]]]] = {
+    "01": {
+        "1: the softmax that does not overflow": (check_softmax, ("softmax",)),
+        "2: the causal mask": (check_causal_mask, ("causal_mask",)),
+        "3: attention": (check_attention, ("attention_weights", "attention")),
+        "4: many heads": (check_multi_head, ("MultiHeadAttention",)),
+    },
+    "02": {
+        "1: layer norm": (check_layer_norm, ("layer_norm",)),
+        "2: feed-forward": (check_feed_forward, ("FeedForward",)),
+        "3: the decoder layer": (check_decoder_layer, ("DecoderLayer",)),
+        "4: the decoder-only transformer": (check_model, ("DecoderOnlyTransformer",)),
+    },
+    "03": {
+        "1: top-k": (check_keep_top_k, ("keep_top_k",)),
+        "2: top-p": (check_keep_top_p, ("keep_top_p",)),
+        "3: the next token": (check_next_token, ("next_token",)),
+        "4: generate": (check_generate, ("generate",)),
+        "5: beam search (optional)": (check_beam_search, ("beam_search",)),
+    },
+    "04": {
+        "1: a growing cache": (check_cache, ("GrowingCache",)),
+        "2: attention with a cache": (
+            check_cached_attention,
+            ("MultiHeadAttention", "GrowingCache"),
+        ),
+        "3: the model with a cache": (check_cached_model, ("DecoderOnlyTransformer",)),
+        "4: feed only what is new": (check_decode_loop, ("decode_loop",)),
+        "5: a preallocated cache": (check_preallocated, ("PreallocatedCache",)),
+        "6: cure patient 1": (check_cured, ("Cured1",)),
+        "7: cure patient 2": (check_cured, ("Cured2",)),
+        "8: cure patient 3": (check_cured, ("Cured3",)),
+        "9: cure patient 4": (check_cured, ("Cured4",)),
+        "10: reorder the rows (optional)": (check_reorder, ("GrowingCache",)),
+    },
+    "05": {
+        "1: a time for each token": (check_token_times, ("token_times",)),
+        "2: a fair measurement": (check_measure, ("measure",)),
+        "3: count": (check_operations, ("operations",)),
+        "4: the exponent": (check_exponent, ("exponent",)),
+    },
+}
+
+
+def progress(notebook: str, defined: dict[str, object]) -> pd.DataFrame:
+    """Which exercises of `notebook` ("01" to "05") pass, and what remains: one row for each.
+
+    `defined` holds the answers by name: `globals()` in the notebook. Nothing is raised.
+    """
+    states = {
+        title: _state(check, [defined.get(name) for name in names])
+        for title, (check, names) in EXERCISES[notebook].items()
+    }
+    remaining = [title for title, state in states.items() if state != PASSES]
+    print(f"{len(states) - len(remaining)} of {len(states)} pass.", *remaining[:1], sep=" Next is ")
+    return pd.DataFrame({"exercise": states.keys(), "state": states.values()}).set_index("exercise")
+
+
+def _state(check: Callable[..., str], answers: list[object]) -> str:
+    if any(answer is None for answer in answers):
+        return "to do"
+    try:
+        check(*answers)
+    except NotImplementedError:
+        return "to do"
+    except Exception as error:
+        why = (
+            str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+        )
+        return "not yet: " + textwrap.shorten(why, 160, placeholder=" ...")
+    if all(getattr(answer, "__module__", "").startswith("course_utils") for answer in answers):
+        return "the course's version; yours is to come"
+    return PASSES
+
+
+def _tiny_model(vocab_size: int = 20, max_seq_len: int = 16) -> DecoderOnlyTransformer:
     torch.manual_seed(0)
-    model = DecoderOnlyTransformer(vocab_size, 12, 24, 2, 16, num_heads=3, dropout=0.0).eval()
+    shape = (vocab_size, 12, 24, 2, max_seq_len)
+    model = DecoderOnlyTransformer(*shape, num_heads=3, dropout=0.0).eval()
     with torch.no_grad():
         model.output_projection.weight.mul_(4)
     return model

@@ -14,12 +14,15 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from .left_padding import left_pad
 from .stories import Question, Story, Tokenizer, held_out_stories
 from .transformer import ROOT
 
@@ -329,8 +332,10 @@ def kv_evaluate(model: nn.Module, cases: Sequence[TestCase] | None = None) -> Re
     Full logits are compared with those of the uncached forward pass (in float64 to 1e-9, where the
     device has it). For each test case: the stored cached logits (to 1e-4); every way of feeding the
     tokens in `portionings`; a batch of different rows; two generations one after the other and two
-    at the same time; the uncached pass once more; greedy ids from `generate`. Then, once, a cache
-    filled to `max_seq_len` exactly, and one token more, which must raise an error.
+    at the same time; the uncached pass once more; greedy ids from `generate`. Then, once: a cache
+    filled to `max_seq_len` exactly, and one token more, which must raise an error; cached calls
+    with the model on another device. Two more where they are offered: a rollback, if the cache has
+    `truncate`, and prompts of different length, if the model has `padded_cache`.
     """
     cases = load_test_cases() if cases is None else cases
     model, tolerance = precise_copy(model)
@@ -342,6 +347,7 @@ def kv_evaluate(model: nn.Module, cases: Sequence[TestCase] | None = None) -> Re
     capacity = Result("Filled to max_seq_len", f"1 x {max_seq_len(model)}")
     _judge_capacity(model, _Judge(capacity, tolerance))
     report.others.append(capacity)
+    report.others += _judge_offers(model, tolerance)
     return report
 
 
@@ -435,6 +441,108 @@ def _judge_capacity(model: nn.Module, judge: _Judge) -> None:
     judge.refuses(f"token {limit + 1} without cache", lambda: uncached(model, ids))
     judge.refuses(f"token {limit + 1} on a full cache", lambda: in_portions(model, ids, (limit, 1)))
     judge.refuses("2 tokens where 1 has room", lambda: in_portions(model, ids, (limit - 1, 2)))
+
+
+def _judge_offers(model: nn.Module, tolerance: float) -> Iterator[Result]:
+    """A rollback and prompts of different length, where there is such a thing; another device."""
+    length = min(12, max_seq_len(model))
+    generator = torch.Generator().manual_seed(1)
+    ids = _on_device(torch.randint(vocab_size(model), (1, length), generator=generator), model)
+    if length >= 4 and can_roll_back(model, ids):
+        result = Result("After a rollback", _shape(ids))
+        judge, expected = _Judge(result, tolerance), uncached(model, ids)
+        for keep in (0, 1, length // 2, length - 1):
+            name = f"rolled back to {keep}"
+            judge.logits(name, expected, lambda keep=keep: after_rollback(model, ids, keep))
+        yield result
+    if length >= 4 and hasattr(model, "padded_cache"):
+        result = Result("Prompts of different length", f"3 x up to {length}")
+        rows = [ids[0], ids[0, length // 2 :], ids[0, length // 3 :]]
+        expected = pad_sequence([uncached(model, row[None])[0] for row in rows], batch_first=True)
+        judge = _Judge(result, tolerance)
+        for steps in sorted({0, 1, length // 2 - 1}):
+            name = f"prefill, then {steps} single tokens"
+            judge.logits(name, expected, lambda steps=steps: side_by_side(model, rows, steps))
+        yield result
+    result = Result("On another device", _shape(ids), checks=1)
+    try:
+        follows_its_device(model, ids)
+    except Exception as error:
+        _Judge(result, tolerance).fail("cached calls", _explain(error))
+    yield result
+
+
+@torch.no_grad()
+def follows_its_device(model: nn.Module, input_ids: Tensor) -> None:
+    """Raise RuntimeError if a cached call mixes devices when the model is moved to another one.
+
+    The other device is PyTorch's `meta`, which every machine has: it knows shapes and devices and
+    computes nothing. A model that looks at values cannot run there, and is not judged.
+    """
+    ids = torch.empty_like(input_ids, device="meta")
+    tensors = itertools.chain(model.named_parameters(), model.named_buffers())
+    moved = {name: tensor.to("meta") for name, tensor in tensors}
+
+    def run(portion: Tensor, **cached: Any) -> tuple[Tensor, Any]:
+        return torch.func.functional_call(model, moved, (portion,), cached)
+
+    try:
+        run(ids)
+    except Exception:
+        return
+    try:
+        in_portions(run, ids, (1,) * ids.size(1))
+    except Exception as error:
+        if "item()" not in str(error):
+            raise RuntimeError(
+                f"a cached call fails when the model is moved to another device ({error})"
+            ) from None
+
+
+@torch.no_grad()
+def can_roll_back(model: nn.Module, input_ids: Tensor) -> bool:
+    """Whether what the model returns as `past_kv` has a method `truncate`."""
+    try:
+        return hasattr(model(input_ids, use_cache=True)[1], "truncate")
+    except Exception:
+        return False
+
+
+@torch.no_grad()
+def after_rollback(model: nn.Module, input_ids: Tensor, keep: int) -> Tensor:
+    """Logits (B, T, V), one token at a time, where other tokens had gone in after the first `keep`.
+
+    They are guesses that prove wrong: the cache is truncated to `keep` before the rest goes in.
+    """
+    guesses = (input_ids + 1) % vocab_size(model)
+    logits, past_kv = [], None
+    for i in range(keep):
+        part, past_kv = model(input_ids[:, i : i + 1], past_kv=past_kv, use_cache=True)
+        logits.append(part)
+    past_kv = model(guesses[:, keep:], past_kv=past_kv, use_cache=True)[1]
+    past_kv.truncate(keep)
+    for i in range(keep, input_ids.size(1)):
+        part, past_kv = model(input_ids[:, i : i + 1], past_kv=past_kv, use_cache=True)
+        logits.append(part)
+    return torch.cat(logits, dim=1)
+
+
+@torch.no_grad()
+def side_by_side(model: nn.Module, rows: Sequence[Tensor], steps: int) -> Tensor:
+    """Logits (B, longest, V) of sequences (T_i,) that go in as one batch, padded on the left.
+
+    All but the last `steps` tokens of each row are the prefill; these then go in one at a time.
+    What comes back is padded with zeros on the right: column i is each row's own position i.
+    """
+    ids, padding = left_pad([row[: len(row) - steps] for row in rows])
+    last = torch.stack([row[len(row) - steps :] for row in rows])
+    logits, past_kv = [], model.padded_cache(padding)
+    for portion in [ids, *last.split(1, dim=1)] if steps else [ids]:
+        part, past_kv = model(portion, past_kv=past_kv, use_cache=True)
+        logits.append(part)
+    found = torch.cat(logits, dim=1)
+    own = [found[i, pad:] for i, pad in enumerate(padding.tolist())]
+    return pad_sequence(own, batch_first=True)
 
 
 def max_seq_len(model: nn.Module) -> int:

@@ -7,6 +7,7 @@ opaque to the caller of `forward`: whatever `forward` returned goes back in. Bot
     length                  positions stored so far
     append(layer, k, v)     store the new positions' k and v, return those of all positions
     reorder(rows)           row i becomes what row rows[i] was (beam search needs that)
+    truncate(length)        forget all positions from `length` on (a rollback)
     nbytes                  memory held, in bytes
 
 Shapes: B batch, H num_heads, Q new positions, K all positions, d d_head.
@@ -19,6 +20,15 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from .transformer import DecoderOnlyTransformer
+
+
+def check_rollback(length: int, stored: int) -> None:
+    """Raise ValueError unless a cache of `stored` positions can be set back to `length`."""
+    if not 0 <= length <= stored:
+        raise ValueError(
+            f"truncate({length}) on a cache of {stored} positions: choose a length from 0 to "
+            f"{stored}. A rollback only forgets."
+        )
 
 
 class GrowingCache:
@@ -46,6 +56,12 @@ class GrowingCache:
         self.keys = [keys[rows] for keys in self.keys]
         self.values = [values[rows] for values in self.values]
         self.batch_size = len(rows)
+
+    def truncate(self, length: int) -> None:
+        """Forget all positions from `length` on. Raises ValueError if fewer are stored."""
+        check_rollback(length, self.length)
+        self.keys = [keys[:, :, :length] for keys in self.keys]
+        self.values = [values[:, :, :length] for values in self.values]
 
     @property
     def nbytes(self) -> int:
@@ -78,6 +94,11 @@ class PreallocatedCache:
         """Make row i a copy of what row `rows[i]` was; there are then len(rows) rows."""
         self.keys, self.values = self.keys[:, rows], self.values[:, rows]
         self.batch_size = len(rows)
+
+    def truncate(self, length: int) -> None:
+        """Forget all positions from `length` on. Raises ValueError if fewer are stored."""
+        check_rollback(length, self.length)
+        self.lengths = [length] * len(self.lengths)
 
     @property
     def nbytes(self) -> int:

@@ -479,3 +479,34 @@ def caught(seen: pd.DataFrame) -> Figure:
     ax.set_yticks(range(len(seen)), seen.index, fontsize=8)
     ax.grid(which="minor", color="white", linewidth=2)
     return figure
+
+
+def looks(panels: dict[str, list[Tensor]], tokens: list[str], prefill: int) -> Figure:
+    """What each token looked at, by title: rows are tokens, columns the keys there were.
+
+    Darker is more (the square root of the weight); white: no such key. A line marks the end of the
+    prefill, which has `prefill` tokens.
+    """
+    widths = [max(map(len, rows)) for rows in panels.values()]
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=SIZE, layout="constrained", width_ratios=widths
+    )
+    for ax, (title, rows), width in zip(axes, panels.items(), widths, strict=True):
+        for row, weights in enumerate(rows):
+            ax.imshow(
+                weights.sqrt()[None],
+                cmap="Greys",
+                vmin=-0.1,
+                vmax=1,
+                extent=(0, len(weights), row + 0.95, row + 0.05),
+            )
+        ax.axhline(prefill, color="#D55E00", linewidth=1.5)
+        note = {"color": "#D55E00", "ha": "right", "fontsize": 8}
+        ax.text(width - 0.1, prefill - 0.1, "prefill", va="bottom", **note)
+        ax.text(width - 0.1, prefill + 0.1, "then", va="top", **note)
+        ax.set_xticks(np.arange(0, width, 2) + 0.5, range(0, width, 2), fontsize=8)
+        ax.set_yticks(np.arange(len(rows)) + 0.5, tokens, fontsize=8)
+        ax.set(title=title, xlabel="key", xlim=(0, width), ylim=(len(rows), 0))
+        ax.set_aspect("auto")
+        ax.grid(False)
+    return figure

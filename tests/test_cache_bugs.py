@@ -5,13 +5,14 @@ import random
 
 import pytest
 import torch
-from helpers import cases_for, small_model
+from helpers import cases_for, random_ids, small_model
 
 from course_utils import cache_bugs
 from course_utils.cache_bugs import CATALOGUE, diagnose
 from course_utils.evaluation import evaluate, in_portions, kv_evaluate, uncached
 from course_utils.kv_cache import GrowingCache, PreallocatedCache
-from course_utils.transformer import DecoderOnlyTransformer
+from course_utils.left_padding import LeftPaddedTransformer
+from course_utils.transformer import DecoderOnlyTransformer, attention_maps
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +169,88 @@ def test_in_16_bits_the_right_caches_are_right_to_16_bits(kind, dtype):
     assert torch.allclose(found.float(), uncached(model, ids).float(), rtol=0.05, atol=0.05)
 
 
+class LooksAtValues(DecoderOnlyTransformer):
+    """Right, but it cannot run where there are no values."""
+
+    def embed(self, input_ids, start=0):
+        assert input_ids.max().item() < self.token_embedding.num_embeddings
+        return super().embed(input_ids, start)
+
+
+class LooksAtCachedValues(DecoderOnlyTransformer):
+    def forward(self, input_ids, past_kv=None, use_cache=False):
+        if past_kv is not None:
+            assert input_ids.min().item() >= 0
+        return super().forward(input_ids, past_kv, use_cache)
+
+
+@pytest.mark.parametrize("model_class", [LooksAtValues, LooksAtCachedValues, LeftPaddedTransformer])
+def test_right_models_of_other_kinds_are_called_right(model_class, reference):
+    model = built(model_class, reference)
+    assert kv_evaluate(model, cases_for(reference)).all_passed
+    assert diagnose(model, reference).right
+
+
+def test_a_rollback_and_padding_are_judged_only_where_they_are_offered(reference):
+    def judged(model):
+        return {result.name for result in kv_evaluate(model, cases_for(reference)).others}
+
+    always = {"Filled to max_seq_len", "On another device"}
+    assert judged(CATALOGUE["prompt_dropped"].build(reference)) == always
+    assert judged(reference) == always | {"After a rollback"}
+    padded = built(LeftPaddedTransformer, reference)
+    assert judged(padded) == always | {"After a rollback", "Prompts of different length"}
+
+
+class StaleTupleCache:
+    """The mistake of `stale` in a cache that is written otherwise and cannot be rolled back."""
+
+    def __init__(self, model, batch_size):
+        self.batch_size, self.length = batch_size, 0
+        self.stored = [None] * model.num_layers
+
+    def append(self, layer, k, v):
+        self.length += k.size(2) if layer == 0 else 0
+        if self.stored[layer] is None:
+            self.stored[layer] = k, v
+            return k, v
+        return tuple(
+            torch.cat(pair, dim=2) for pair in zip(self.stored[layer], (k, v), strict=True)
+        )
+
+
+class StaleTuples(cache_bugs.WithCache):
+    cache_class = StaleTupleCache
+
+
+def test_a_known_mistake_is_named_in_a_cache_without_rollback(reference):
+    assert diagnose(built(StaleTuples, reference), reference).bug.name == "stale"
+
+
+def test_symptoms_say_from_where_on_it_is_wrong(reference):
+    table = cache_bugs.symptoms(CATALOGUE["stale"].build(reference), reference)["the logits"]
+    assert table["at once"] == "right"
+    assert table["one by one"].startswith("differs from position 7 on")
+    assert table["one by one from the start"].startswith("differs from position 2 on")
+    leaking = cache_bugs.symptoms(CATALOGUE["leaks_into_the_next"].build(reference), reference)
+    wrong = leaking["the logits"][leaking["the logits"] != "right"]
+    assert list(wrong.index) == ["a second time", "two at the same time"]
+    healthy = cache_bugs.symptoms(reference, reference)["the logits"]
+    assert (healthy == "right").all()
+
+
+def test_looks_are_the_attention_weights(reference):
+    ids = random_ids(1, 9)
+    whole = attention_maps(reference, ids).mean((0, 1))
+    for portions in ((9,), (4, 1, 1, 1, 1, 1), (5, 4)):
+        rows = cache_bugs.looks(reference, ids, portions)
+        assert [len(row) for row in rows[: portions[0]]] == [portions[0]] * portions[0]
+        for position, row in enumerate(rows):
+            seen = row[: position + 1]
+            assert torch.allclose(seen, whole[position, : position + 1], 0, 1e-12)
+            assert row[position + 1 :].abs().sum() == 0
+
+
 def test_the_check_of_the_assignment_sees_few(reference):
     seen = cache_bugs.survey(reference)
     assert all(any(checks.values()) for checks in seen.values())
@@ -182,3 +265,9 @@ def test_the_check_of_the_assignment_sees_few(reference):
         name for name, c in seen.items() if c["past the end"] and sum(c.values()) == 1
     }
     assert only_past_the_end == {"last_position_repeats", "positions_wrap_round"}
+    for probe, names in (
+        ("after a rollback", {"rollback_of_one_layer", "rollback_keeps_position"}),
+        ("prompts of different length", {"padding_in_sight", "padding_counted"}),
+        ("on another device", {"cache_on_the_cpu"}),
+    ):
+        assert {name for name, c in seen.items() if c[probe] and sum(c.values()) == 1} == names

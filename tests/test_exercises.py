@@ -106,3 +106,16 @@ def test_nbgrader_makes_an_assignment_of_the_worked_notebook(tmp_path, monkeypat
     result = NbGraderAPI(config=config).generate_assignment("course", force=True)
     assert result["success"], result.get("error") or result.get("log")
     assert len(list((tmp_path / "release" / "course").glob("*.ipynb"))) == len(WORKED)
+
+
+@pytest.mark.instructor
+def test_nbgrader_validates_answers_and_refuses_stubs(tmp_path):
+    from nbgrader.validator import Validator
+
+    path = tmp_path / WORKED[0].name
+    verdicts = {}
+    for name, notebook in (("stubs", edition(path)), ("answers", go_on(edition(path)))):
+        nbformat.write(notebook, path)
+        verdicts[name] = Validator().validate(str(path))
+    assert len(verdicts["stubs"]["failed"]) == len(of_kind(edition(path), "grade"))
+    assert verdicts["answers"] == {}

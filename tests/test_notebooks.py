@@ -5,6 +5,7 @@ import re
 import nbformat
 import pytest
 
+from course_utils import checks
 from course_utils.transformer import ROOT
 
 PATHS = sorted(
@@ -69,3 +70,21 @@ def test_every_picture_has_alt_text_and_a_caption(notebook):
 def test_no_path_of_the_machine_that_ran_it(notebook):
     text = nbformat.writes(notebook)
     assert not re.search(r"/(home|Users|root|tmp|work)/|[A-Z]:\\\\", text)
+
+
+def test_predictions_are_answered_by_the_next_cell(notebook):
+    asked = [i for i, cell in enumerate(notebook.cells) if "**Predict first.**" in cell.source]
+    assert len(asked) >= 2
+    for i in asked:
+        assert notebook.cells[i].source.rpartition("\n\n")[2].startswith("> **Predict first.**")
+        assert notebook.cells[i + 1].cell_type == "code"
+        assert notebook.cells[i + 1].outputs
+
+
+def test_it_ends_with_the_progress_of_its_own_exercises(notebook):
+    number = re.search(r"# (\d\d) ·", notebook.cells[0].source)[1]
+    assert notebook.cells[-1].source == f'checks.progress("{number}", globals())'
+    cards = re.findall(r"^### Exercise (.+)$", "\n".join(c.source for c in notebook.cells), re.M)
+    assert list(checks.EXERCISES[number]) == cards
+    table = notebook.cells[-1].outputs[-1].data["text/plain"]
+    assert table.count(checks.PASSES) == len(cards)
