@@ -3,8 +3,10 @@
 Timings are compared only as ratios within one run, so that the checks hold on a busy machine.
 """
 
+import functools
 import math
 import textwrap
+import traceback
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -22,6 +24,26 @@ from .evaluation import Report, in_portions
 from .transformer import DecoderLayer, DecoderOnlyTransformer, FeedForward
 
 PASSES = "passes"
+
+
+def verdict(check: Callable[..., str]) -> Callable[..., str]:
+    """A check whose own AssertionError ends in one line, without the lines of this file.
+
+    An error that an answer raises itself keeps its traceback. IPython leaves out a function that
+    has a variable `__tracebackhide__`.
+    """
+
+    @functools.wraps(check)
+    def judge(*answers: object) -> str:
+        __tracebackhide__ = True
+        try:
+            return check(*answers)
+        except AssertionError as error:
+            if traceback.extract_tb(error.__traceback__)[-1].filename != __file__:
+                raise
+            raise AssertionError(*error.args) from None
+
+    return judge
 
 
 def check_report(report: Report) -> None:
@@ -110,7 +132,7 @@ def _close(found: object, expected: Tensor, what: str) -> None:
     if wrong.any():
         at = tuple(wrong.nonzero()[0].tolist())
         raise AssertionError(
-            f"{what} is {found[at].item():.4f} at {list(at)}, expected {expected[at].item():.4f}."
+            f"{what} is {found[at].item():.5g} at {list(at)}, expected {expected[at].item():.5g}."
         )
 
 
@@ -121,6 +143,7 @@ def _same(found: object, wrong: Tensor, tolerance: float = 1e-5) -> bool:
     return torch.allclose(found.to(wrong.dtype), wrong, atol=tolerance)
 
 
+@verdict
 def check_softmax(softmax: Callable[[Tensor], Tensor]) -> str:
     """Notebook 01, exercise 1. Returns a verdict; raises AssertionError if it is not a softmax."""
     rows = torch.tensor([[0.0, 1.0, 2.0], [3.0, 3.0, -1.0]])
@@ -152,10 +175,23 @@ def check_softmax(softmax: Callable[[Tensor], Tensor]) -> str:
     expected = torch.tensor([[0.0, 0.0], [0.0, 1.0]])
     _close(softmax(masked), expected, "softmax with a wholly masked row (its weights are 0), which")
     half = torch.linspace(-8, 8, 200, dtype=torch.bfloat16)
-    _close(softmax(half), torch.softmax(half, -1), "softmax in bfloat16")
-    return "softmax is right: small and huge scores, several rows, a masked row, bfloat16."
+    _close(
+        softmax(half),
+        torch.softmax(half, -1),
+        "softmax in bfloat16 (compute in float32, convert at the end)",
+    )
+    fine = torch.linspace(-3, 3, 24, dtype=torch.float64)
+    found = softmax(fine)
+    _close(found, torch.softmax(fine, -1), "softmax in float64")
+    if not torch.allclose(found, torch.softmax(fine, -1), rtol=0, atol=1e-12):
+        raise AssertionError(
+            "softmax in float64 is right to 7 digits only, as in float32. Convert 16-bit numbers "
+            "to float32, and leave all others as they are."
+        )
+    return "softmax is right: small and huge scores, several rows, a masked row, bfloat16, float64."
 
 
+@verdict
 def check_causal_mask(causal_mask: Callable[[int, int], Tensor]) -> str:
     """Notebook 01, exercise 2. Returns a verdict; raises AssertionError on a wrong mask."""
     for num_queries, num_keys in ((4, 4), (1, 1), (6, 6), (2, 5), (1, 7)):
@@ -180,7 +216,13 @@ def check_causal_mask(causal_mask: Callable[[int, int], Tensor]) -> str:
                 f"In {name}, query {query} stands at position {position} and {verb} key {key}. It "
                 f"should see keys 0 to {position}, its own included."
             )
-    return "causal_mask is right: square, single, and with more keys than queries."
+    device = causal_mask(2, 5, torch.device("meta")).device.type
+    if device != "meta":
+        raise AssertionError(
+            f"causal_mask(2, 5, device) made its mask on {device}, not on the device it was given. "
+            "Hand `device` on to the functions that make tensors."
+        )
+    return "causal_mask is right: square, single, with more keys than queries, on any device."
 
 
 def _unchanged(before: tuple[Tensor, ...], after: tuple[Tensor, ...]) -> None:
@@ -188,6 +230,7 @@ def _unchanged(before: tuple[Tensor, ...], after: tuple[Tensor, ...]) -> None:
         raise AssertionError("A tensor that came in was changed. Work on a new one.")
 
 
+@verdict
 def check_attention(
     attention_weights: Callable[..., Tensor], attention: Callable[..., Tensor]
 ) -> str:
@@ -232,16 +275,25 @@ def _explain_weights(
                 "softmax, as a score of minus infinity?"
             )
     unscaled = q @ k.transpose(-2, -1)
+    root = math.sqrt(q.size(-1))
     for scores, advice in (
         (unscaled, "The scores are not divided: they need a factor of 1 / sqrt(d)."),
         (unscaled / q.size(-1), "The scores are divided by d; divide by its square root."),
+        (unscaled * root, "The scores are multiplied by sqrt(d); divide by it."),
+        (
+            unscaled.transpose(-2, -1) / root,
+            "Queries and keys are exchanged: row i of the scores belongs to query i.",
+        ),
     ):
         if mask is not None:
             scores = scores.masked_fill(~mask, -math.inf)
         if _same(found, torch.softmax(scores, -1)):
             raise AssertionError(advice)
+    if mask is None and _same(found, torch.softmax(unscaled / root, -2)):
+        raise AssertionError("Columns sum to 1, rows should: each query has 1 to give. Use dim=-1.")
 
 
+@verdict
 def check_multi_head(multi_head_class: type[nn.Module]) -> str:
     """Notebook 01, exercise 4. Returns a verdict; raises AssertionError on a wrong module."""
     for batch, seq_len, d_model, num_heads in ((1, 6, 4, 1), (2, 5, 12, 3), (3, 1, 8, 8)):
@@ -261,10 +313,23 @@ def check_multi_head(multi_head_class: type[nn.Module]) -> str:
             )
         _close(heads, expected, f"split_heads of {tuple(x.shape)}")
         _close(layer.merge_heads(heads), x, "merge_heads of split_heads (x should come back)")
-        _close(layer(x), reference(x), f"the output for {num_heads} heads")
+        found, q, k, v = layer(x), *(reference.split_heads(W(x)) for W in _projections(reference))
+        mask = right.causal_mask(seq_len, seq_len)
+        mixed = reference.merge_heads(right.attention(q, k, v, mask))
+        unmasked = reference.W_o(reference.merge_heads(right.attention(q, k, v)))
+        if _same(found, mixed):
+            raise AssertionError("W_o is missing: it goes last, on the merged heads.")
+        if seq_len > 1 and _same(found, unmasked):
+            raise AssertionError("Nothing is masked: give attention a causal mask.")
+        _close(found, reference(x), f"the output for {num_heads} heads")
     return "MultiHeadAttention is right: one head, three, and as many as dimensions."
 
 
+def _projections(layer: nn.Module) -> tuple[nn.Module, ...]:
+    return layer.W_q, layer.W_k, layer.W_v
+
+
+@verdict
 def check_layer_norm(layer_norm: Callable[..., Tensor]) -> str:
     """Notebook 02, exercise 1. Returns a verdict; raises AssertionError on a wrong layer norm."""
     torch.manual_seed(0)
@@ -284,6 +349,13 @@ def check_layer_norm(layer_norm: Callable[..., Tensor]) -> str:
             if _same(found, centred / variance * weight + bias, 1e-3):
                 raise AssertionError("Divide by the square root of the variance.")
         expected = F.layer_norm(x, shape[-1:], weight, bias)
+        for wrong, advice in (
+            (F.layer_norm(x, shape[-1:]), "weight and bias are not used."),
+            (F.layer_norm(x, shape[-1:], weight), "The bias is not added."),
+            (F.rms_norm(x, shape[-1:], weight) + bias, "The average is not subtracted."),
+        ):
+            if _same(found, wrong, 1e-4):
+                raise AssertionError(advice)
         _close(found, expected, f"layer_norm of shape {shape}")
     same = torch.full((2, 4), 7.0)
     _close(
@@ -291,9 +363,22 @@ def check_layer_norm(layer_norm: Callable[..., Tensor]) -> str:
         torch.zeros(2, 4),
         "layer_norm of equal numbers (their variance is 0: add eps to it), which",
     )
-    return "layer_norm is right: one sequence, a batch, and numbers that are all equal."
+    small, scale, shift = 1e-3 * torch.randn(3, 8), torch.ones(8), torch.zeros(8)
+    expected = F.layer_norm(small, (8,), scale, shift)
+    _close(
+        layer_norm(small, scale, shift),
+        expected,
+        "layer_norm of numbers near 0.001 (eps goes under the root, beside the variance), which",
+    )
+    _close(
+        layer_norm(small, scale, shift, 0.5),
+        F.layer_norm(small, (8,), scale, shift, 0.5),
+        "layer_norm with eps=0.5 (use the eps that was handed in), which",
+    )
+    return "layer_norm is right: one sequence, a batch, small numbers, numbers that are all equal."
 
 
+@verdict
 def check_feed_forward(feed_forward_class: type[nn.Module]) -> str:
     """Notebook 02, exercise 2. Returns a verdict; raises AssertionError on a wrong module."""
     torch.manual_seed(0)
@@ -305,6 +390,7 @@ def check_feed_forward(feed_forward_class: type[nn.Module]) -> str:
     return "FeedForward is right."
 
 
+@verdict
 def check_decoder_layer(layer_class: type[nn.Module]) -> str:
     """Notebook 02, exercise 3. Returns a verdict; raises AssertionError on a wrong layer."""
     torch.manual_seed(0)
@@ -315,7 +401,9 @@ def check_decoder_layer(layer_class: type[nn.Module]) -> str:
     layer = layer_class(12, 24, num_heads=3, dropout=0.0)
     _load(layer, reference)
     x = torch.randn(2, 5, 12)
+    before = x.clone()
     found, r = layer(x), reference
+    _unchanged((before,), (x,))
     attended = x + r.attention(r.norm1(x))
     after_attention = r.norm1(x + r.attention(x))
     usual = {
@@ -330,14 +418,27 @@ def check_decoder_layer(layer_class: type[nn.Module]) -> str:
         ),
         "Both parts read the same x: the second one reads what the first one has left.": attended
         + r.feed_forward(r.norm2(x)),
+        "The stream itself is normed. A norm makes a copy for its part to read; add to x.": r.norm2(
+            r.norm1(x) + r.attention(r.norm1(x))
+        )
+        + r.feed_forward(r.norm2(r.norm1(x) + r.attention(r.norm1(x)))),
+        "norm1 belongs to the attention and norm2 to the feed-forward part; they are exchanged.": x
+        + r.attention(r.norm2(x))
+        + r.feed_forward(r.norm1(x + r.attention(r.norm2(x)))),
     }
     for advice, wrong in usual.items():
         if _same(found, wrong):
             raise AssertionError(advice)
     _close(found, reference(x), "the output of the layer")
-    return "DecoderLayer is right: pre-norm, two norms, two additions."
+    if not _same(layer_class(12, 24, num_heads=3, dropout=1.0).train()(x), x):
+        raise AssertionError(
+            "With dropout=1.0, in training, all that is added is dropped and x should come out as "
+            "it went in. Dropout goes on what each part adds, and nowhere else."
+        )
+    return "DecoderLayer is right: pre-norm, two norms, two additions, dropout on what is added."
 
 
+@verdict
 def check_model(model_class: type[nn.Module]) -> str:
     """Notebook 02, exercise 4. Returns a verdict; raises AssertionError on a wrong model."""
     torch.manual_seed(0)
@@ -348,7 +449,9 @@ def check_model(model_class: type[nn.Module]) -> str:
     for seq_len in (6, 1, 10):
         ids = torch.randint(20, (2, seq_len))
         found = model(ids)
-        logits = found[0] if isinstance(found, tuple) else found
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise AssertionError("forward returns two things: the logits, and None.")
+        logits, _ = found
         x = nn.Sequential(*reference.layers)(reference.token_embedding(ids))
         if _same(logits, reference.output_projection(reference.norm(x))):
             raise AssertionError("The position embeddings are not added to the token's.")
@@ -363,6 +466,7 @@ def check_model(model_class: type[nn.Module]) -> str:
     raise AssertionError("11 tokens went through a model with max_seq_len=10. Is there a position?")
 
 
+@verdict
 def check_keep_top_k(keep_top_k: Callable[[Tensor, int], Tensor]) -> str:
     """Notebook 03, exercise 1. Returns a verdict; raises AssertionError on a wrong cut."""
     logits = torch.tensor([[1.0, 4.0, 2.0, 3.0, 0.0], [-5.0, -1.0, -2.0, -4.0, -3.0]])
@@ -395,6 +499,7 @@ def _explain_kept(found: object, expected: Tensor, logits: Tensor, what: str) ->
     _close(found, expected, what)
 
 
+@verdict
 def check_keep_top_p(keep_top_p: Callable[[Tensor, float], Tensor]) -> str:
     """Notebook 03, exercise 2. Returns a verdict; raises AssertionError on a wrong nucleus."""
     logits = torch.tensor([[0.15, 0.5, 0.05, 0.3], [0.26, 0.24, 0.27, 0.23]]).log()
@@ -409,14 +514,56 @@ def check_keep_top_p(keep_top_p: Callable[[Tensor, float], Tensor]) -> str:
                 f"keep_top_p with p={p}: no word is left in a row. The word that reaches p belongs "
                 "to the nucleus: ask whether the words likelier than it have reached p already."
             )
+        _explain_nucleus(found, expected, torch.softmax(logits, -1), p)
         _explain_kept(found, expected, logits, f"keep_top_p with p={p}")
+    kept = int((keep_top_p(torch.zeros(1, 4), 0.5) > -math.inf).sum())
+    if kept != 2:
+        raise AssertionError(
+            f"keep_top_p with p=0.5 leaves {kept} of four equally likely words. Two of them reach "
+            "0.5: a word goes if those before it add up to p exactly, too."
+        )
     return "keep_top_p is right: the fewest words that reach p, in their own places, never none."
 
 
+def _explain_nucleus(found: object, expected: Tensor, probabilities: Tensor, p: float) -> None:
+    """Raise AssertionError, in probabilities, unless the same words are kept as in `expected`."""
+    if not isinstance(found, Tensor) or found.shape != expected.shape:
+        return
+    for row, shares in enumerate(probabilities.tolist()):
+        kept, wanted = (
+            [i for i, x in enumerate(t[row].tolist()) if x != -math.inf] for t in (found, expected)
+        )
+        if kept != wanted:
+            advice = ""
+            if len(kept) == len(wanted):
+                advice = " The number is right: are the words back in their own places?"
+            raise AssertionError(
+                f"keep_top_p with p={p}: of words with the probabilities "
+                f"{[round(x, 2) for x in shares]}, those at {wanted} stay; yours leaves {kept}."
+                f"{advice}"
+            )
+
+
+@verdict
 def check_next_token(next_token: Callable[..., Tensor]) -> str:
     """Notebook 03, exercise 3. Returns a verdict; raises AssertionError on a wrong choice."""
     logits = torch.tensor([[1.0, 3.0, 2.0, 0.0], [0.5, -1.0, 0.0, 2.0]])
-    _close(next_token(logits, 0), torch.tensor([1, 3]), "the greedy token of each row")
+    before = logits.clone()
+    try:
+        greedy = next_token(logits, 0)
+    except RuntimeError as error:
+        raise AssertionError(
+            f"At temperature 0 something goes wrong ({error}). Nothing is divided by 0 there: "
+            "take the likeliest token and return."
+        ) from None
+    _close(greedy, torch.tensor([1, 3]), "the greedy token of each row")
+    alone = next_token(logits[:1], 2.0, generator=torch.Generator().manual_seed(7))
+    if not isinstance(alone, Tensor) or alone.shape != (1,):
+        shape = tuple(alone.shape) if isinstance(alone, Tensor) else type(alone).__name__
+        raise AssertionError(
+            f"For one row, next_token gave {shape}, expected (1,): one id per row."
+        )
+    _unchanged((before,), (logits,))
     row = torch.tensor([2.0, 1.5, 1.0, 0.0])
     for temperature, top_k, top_p in (
         (1.0, None, None),
@@ -424,15 +571,22 @@ def check_next_token(next_token: Callable[..., Tensor]) -> str:
         (2.0, None, None),
         (1.0, 2, None),
         (2.0, None, 0.7),
+        (1.0, 2, 0.6),
+        (1.0, 3, 0.83),
     ):
         _check_draws(next_token, row, temperature, top_k, top_p)
-    twice = [
-        next_token(logits.repeat(50, 1), 1.0, generator=torch.Generator().manual_seed(7))
-        for _ in range(2)
-    ]
-    if not torch.equal(*twice):
+    first, again, other = (
+        next_token(logits.repeat(50, 1), 1.0, generator=torch.Generator().manual_seed(seed))
+        for seed in (7, 7, 8)
+    )
+    if not torch.equal(first, again):
         raise AssertionError("The same seed gave other tokens. Is the generator handed on?")
-    return "next_token is right: greedy, three temperatures, top-k, top-p, and repeatable."
+    if torch.equal(first, other):
+        raise AssertionError(
+            "Another seed gave the same tokens. Draw with the generator that was handed in, and "
+            "set no seed of your own."
+        )
+    return "next_token is right: greedy, three temperatures, top-k, top-p, both, and repeatable."
 
 
 def _check_draws(
@@ -452,6 +606,8 @@ def _check_draws(
     if not isinstance(tokens, Tensor) or tokens.shape != (draws,):
         shape = tuple(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
         raise AssertionError(f"For {draws} rows, next_token gave {shape}, expected ({draws},).")
+    if tokens.dtype != torch.int64:
+        raise AssertionError(f"next_token gave {tokens.dtype}; a token id is a torch.int64.")
     scaled = row[None] / temperature
     if top_k is not None:
         scaled = right_generation.keep_top_k(scaled, top_k)
@@ -472,12 +628,13 @@ def _check_draws(
         )
 
 
+@verdict
 def check_generate(generate: Callable[..., Tensor]) -> str:
     """Notebook 03, exercise 4. Returns a verdict; raises AssertionError on a wrong loop."""
     model = _tiny_model()
     fed = []
     model.register_forward_pre_hook(lambda _, args: fed.append(args[0].size(1)))
-    for batch, prompt_len, new in ((1, 3, 5), (2, 4, 3), (1, 1, 1), (1, 2, 0)):
+    for batch, prompt_len, new in ((1, 3, 5), (2, 4, 3), (1, 1, 1), (1, 2, 14), (1, 2, 0)):
         prompt = torch.arange(batch * prompt_len).view(batch, prompt_len) % 20
         fed.clear()
         found = generate(model, prompt, new, temperature=0)
@@ -495,7 +652,7 @@ def check_generate(generate: Callable[..., Tensor]) -> str:
                 "each on the whole text so far."
             )
         expected = right_generation.generate(model, prompt, new, 0, use_cache=False)
-        _close(found, expected, "the greedy continuation")
+        _same_tokens(found, expected, "generate with temperature=0")
     greedy, *draws = (
         generate(model, prompt, 12, heat, generator=torch.Generator().manual_seed(1))
         for heat in (0, 5.0, 5.0)
@@ -504,9 +661,26 @@ def check_generate(generate: Callable[..., Tensor]) -> str:
         raise AssertionError("At temperature 5 the words are the greedy ones. Is it handed on?")
     if not torch.equal(*draws):
         raise AssertionError("The same seed gave other words. Is the generator handed on?")
-    return "generate is right: whole text each time, one sequence and two, greedy and drawn."
+    narrow = generate(model, prompt, 12, 5.0, top_k=1)
+    if not torch.equal(narrow, greedy):
+        raise AssertionError(
+            "With top_k=1 only the likeliest word is left, at any temperature; yours draws others. "
+            "Do all sampling options go on to next_token?"
+        )
+    return "generate is right: whole text each time, one sequence and two, greedy, drawn, cut."
 
 
+def _same_tokens(found: object, expected: Tensor, what: str) -> None:
+    """Raise AssertionError, with both rows, at the first row of ids that is not as expected."""
+    if not isinstance(found, Tensor) or found.shape != expected.shape:
+        return _close(found, expected, what)
+    for row, right_row in zip(found.tolist(), expected.tolist(), strict=True):
+        if row != right_row:
+            raise AssertionError(f"{what} gave the tokens {row}, expected {right_row}.")
+    _close(found, expected, what)
+
+
+@verdict
 def check_beam_search(beam_search: Callable[..., tuple[Tensor, Tensor]]) -> str:
     """Notebook 03, exercise 5. Returns a verdict; raises AssertionError on a wrong search."""
     model = _tiny_model(vocab_size=5)
@@ -521,14 +695,46 @@ def check_beam_search(beam_search: Callable[..., tuple[Tensor, Tensor]]) -> str:
         if not isinstance(found, tuple) or len(found) != 2:
             raise AssertionError("beam_search returns two things: ids and scores.")
         ids, scores = found
-        expected_ids, _ = right_generation.beam_search(model, prompt, 3, beams, False)
+        expected_ids, best = right_generation.beam_search(model, prompt, 3, beams, False)
         if isinstance(ids, Tensor) and ids.shape == expected_ids.shape:
-            true = torch.stack([exact[(texts == row).all(1)].sum() for row in ids])
-            _close(scores, true, f"with {beams} beams, the sum of log-probabilities of a text")
-        _close(ids, expected_ids, f"with {beams} beams, a token of the texts found (best first)")
+            _explain_beams(ids, scores, beams, exact, texts)
+        _same_tokens(ids, expected_ids, f"the search with num_beams={beams}, best text first,")
+        _close(scores, best, f"the score, with num_beams={beams},")
     return "beam_search is right: with 1, 2 and 25 beams it finds the texts, and scores them truly."
 
 
+def _explain_beams(ids: Tensor, scores: object, beams: int, exact: Tensor, texts: Tensor) -> None:
+    """Raise AssertionError for what goes wrong in a search, in its own words.
+
+    `exact` are the log-probabilities of all possible `texts`.
+    """
+    options = f"With num_beams={beams}"
+    if (ids.min() < 0) or (ids.max() >= 5):
+        raise AssertionError(
+            f"{options} a text holds token {ids.max().item()}; this small model has 5. Divide by "
+            "the number of columns of the logits, not by a number written down."
+        )
+    if len(ids.unique(dim=0)) < len(ids):
+        raise AssertionError(
+            f"{options} two texts are the same. At first there is one beam, so there is one row "
+            "(or all others have a score of minus infinity)."
+        )
+    true = torch.stack([exact[(texts == row).all(1)].sum() for row in ids])
+    if not isinstance(scores, Tensor) or scores.shape != true.shape:
+        return
+    if _same(scores, true, 1e-4):
+        if (true.sort(descending=True).values != true).any():
+            raise AssertionError(f"{options} the texts are not in order: best first.")
+        return
+    wrong = int((~torch.isclose(scores.double(), true.double(), atol=1e-4)).nonzero()[0])
+    raise AssertionError(
+        f"{options} the text {ids[wrong].tolist()} has the score {scores[wrong].item():.3f}; the "
+        f"logarithms of its words' probabilities add up to {true[wrong].item():.3f}. Is it the sum "
+        "over all new words, and does each beam's whole text go with its child (ids[beam])?"
+    )
+
+
+@verdict
 def check_cache(cache_class: type) -> str:
     """Notebook 04, exercises 1 and 5. Returns a verdict; raises AssertionError on a wrong cache."""
     name = cache_class.__name__
@@ -557,8 +763,8 @@ def check_cache(cache_class: type) -> str:
                     _close(
                         tensor,
                         expected,
-                        f"{name}: after {at} positions and {portion} more, the {what} of layer "
-                        f"{layer} that append returns, of which one number",
+                        f"{name}: after {at} positions and {portion} more, the tensor of {what} "
+                        f"that append returns for layer {layer}",
                     )
             at += portion
             if cache.length != at:
@@ -566,6 +772,7 @@ def check_cache(cache_class: type) -> str:
     return f"{name} is right: portions of 3, 1, 2 and 3 positions, two layers, one row and two."
 
 
+@verdict
 def check_preallocated(cache_class: type) -> str:
     """Notebook 04, exercise 5: `check_cache`, and that nothing is allocated after the start."""
     verdict = check_cache(cache_class)
@@ -584,6 +791,7 @@ def check_preallocated(cache_class: type) -> str:
     return verdict + " Nothing is copied."
 
 
+@verdict
 def check_cached_attention(attention_class: type[nn.Module], cache_class: type) -> str:
     """Notebook 04, exercise 2. Returns a verdict; raises AssertionError on wrong attention."""
     model = _tiny_model()
@@ -611,6 +819,7 @@ def check_cached_attention(attention_class: type[nn.Module], cache_class: type) 
     return "MultiHeadAttention is right with a cache: at once, one by one, two and then five."
 
 
+@verdict
 def check_cached_model(model_class: type[nn.Module]) -> str:
     """Notebook 04, exercise 3. Returns a verdict; raises AssertionError on a wrong model."""
     model = model_class(20, 12, 24, 2, 16, num_heads=3, dropout=0.0).eval()
@@ -633,10 +842,29 @@ def check_cached_model(model_class: type[nn.Module]) -> str:
                     "Each portion starts at position 0 again: after a prefill of 7, the next token "
                     "stands at position 7. Hand past_kv.length to embed, and add it there."
                 )
-            _close(found, expected, f"in portions of {portions}, a logit")
+            if len(portions) > 1 and _same(found, _without_the_past(reference, ids, portions)):
+                raise AssertionError(
+                    "Each portion sees itself alone. Every layer needs past_kv, and its own number."
+                )
+            if not _same(found, expected, 1e-4):
+                raise AssertionError(
+                    f"In portions of {portions} the logits are not the uncached ones. "
+                    f"{diagnose(model, reference)}"
+                )
     return "The cached model is right on 12 tokens in four portionings. kv_evaluate comes below."
 
 
+def _without_the_past(model: nn.Module, ids: Tensor, portions: tuple[int, ...]) -> Tensor:
+    """Logits of portions at the right positions that do not see each other."""
+    parts, start = [], 0
+    for part in ids.split(portions, dim=1):
+        x = nn.Sequential(*model.layers)(model.embed(part, start))
+        parts.append(model.output_projection(model.norm(x)))
+        start += part.size(1)
+    return torch.cat(parts, dim=1)
+
+
+@verdict
 def check_decode_loop(decode_loop: Callable[..., Iterator[Tensor]]) -> str:
     """Notebook 04, exercise 4. Returns a verdict; raises AssertionError on a wrong loop."""
     model = _tiny_model()
@@ -654,12 +882,18 @@ def check_decode_loop(decode_loop: Callable[..., Iterator[Tensor]]) -> str:
                 f"With use_cache={use_cache} the model was run on {got} tokens, expected {sizes}: "
                 f"{why}."
             )
-        _close(found, expected[:, 5:], f"with use_cache={use_cache}, a greedy token")
+        _close(
+            found,
+            expected[:, 5:],
+            f"with use_cache={use_cache}, a greedy token (does what a call returned as past_kv go "
+            "into the next call?)",
+        )
     return (
         "decode_loop is right: with a cache only what is new goes in, and the words are the same."
     )
 
 
+@verdict
 def check_reorder(cache_class: type) -> str:
     """Notebook 04, exercise 10. Returns a verdict; raises AssertionError on a wrong reorder."""
     model = _tiny_model()
@@ -679,6 +913,7 @@ def check_reorder(cache_class: type) -> str:
     return f"{cache_class.__name__}.reorder is right: rows move, die and multiply, in every layer."
 
 
+@verdict
 def check_cured(model_class: type[nn.Module]) -> str:
     """Notebook 04, exercises 6 to 9. Returns a verdict, or raises AssertionError: a diagnosis."""
     reference = _tiny_model(max_seq_len=64)
@@ -690,31 +925,48 @@ def check_cured(model_class: type[nn.Module]) -> str:
     return f"{model_class.__name__} is healthy: {diagnosis}"
 
 
+@verdict
 def check_token_times(token_times: Callable[..., list[float]]) -> str:
     """Notebook 05, exercise 1. Returns a verdict; raises AssertionError on a wrong stop-watch."""
     clock = _FakeClock()
-    start_at = clock.now
+    starts = []
 
     def tokens():
-        for seconds in (5.0, 1.0, 1.0, 2.0):
+        for seconds in (4.0, 1.0, 1.0, 2.0):
             clock.now += seconds
             yield "token"
 
-    found = token_times(tokens, clock)
-    if clock.now == start_at:
+    def start():
+        starts.append(clock.now)
+        clock.now += 1.0
+        return tokens()
+
+    found = token_times(start, clock)
+    if not isinstance(found, list):
+        raise AssertionError(
+            f"token_times gave a {type(found).__name__}, expected a list with one time per token."
+        )
+    if clock.now <= 101.0:
         raise AssertionError("No token was made: loop over start(), which yields them.")
+    if len(starts) > 1:
+        raise AssertionError(
+            f"start() was called {len(starts)} times, and each call begins a generation. Call it "
+            "once."
+        )
     for wrong, advice in (
         ([5.0, 1.0, 1.0, 2.0], "These are the times between tokens; wanted: since the start."),
         ([0.0, 1.0, 2.0, 4.0], "The first token took 5 s: read the clock before the loop starts."),
+        ([4.0, 5.0, 6.0, 8.0], "Read the clock before start() is called: it already does work."),
         ([9.0], "Wanted: one time for each token, not only for the last."),
+        ([9.0] * 4, "All tokens were made before the clock was read. Read it as each one comes."),
         ([105.0, 106.0, 107.0, 109.0], "Subtract what the clock showed at the start."),
     ):
         if found == wrong:
             raise AssertionError(advice)
     if found != [5.0, 6.0, 7.0, 9.0]:
         raise AssertionError(
-            "A generator took 5 s for its first token, then 1, 1 and 2 s. Expected the times "
-            f"[5.0, 6.0, 7.0, 9.0], found {found}."
+            "A generation took 5 s for its first token, then 1, 1 and 2 s. Expected the times "
+            f"[5.0, 6.0, 7.0, 9.0] by the clock that was handed in, found {found}."
         )
     return "token_times is right: one time for each token, counted from the start."
 
@@ -737,6 +989,7 @@ class _FakeClock:
         return run
 
 
+@verdict
 def check_measure(measure: Callable[..., dict[str, list[float]]]) -> str:
     """Notebook 05, exercise 2. Returns a verdict; raises AssertionError if times are unfair."""
     clock = _FakeClock()
@@ -744,6 +997,12 @@ def check_measure(measure: Callable[..., dict[str, list[float]]]) -> str:
     found = measure(tasks, 3, clock)
     if not isinstance(found, dict) or set(found) != {"A", "B"}:
         raise AssertionError("measure returns a dict with a list of seconds for each name.")
+    for name, seconds in found.items():
+        if not isinstance(seconds, list):
+            raise AssertionError(
+                f"The seconds of {name} are a {type(seconds).__name__}, expected a list: all of "
+                "them, in order."
+            )
     if 50.0 in found["A"] or 80.0 in found["B"]:
         raise AssertionError(
             "The first run of each task, which is slow, is among the times. Run each task once "
@@ -759,6 +1018,12 @@ def check_measure(measure: Callable[..., dict[str, list[float]]]) -> str:
             f"The runs came in the order {' '.join(clock.log)}. After the warm-up the tasks take "
             "turns: A B A B A B."
         )
+    if found["A"] is found["B"]:
+        raise AssertionError(
+            "Both names have one and the same list (dict.fromkeys does that). Make one for each."
+        )
+    if all(0 < seconds < 0.1 for seconds in found["A"] + found["B"]):
+        raise AssertionError("These are real seconds. Read the clock that was handed in: clock().")
     if found != {"A": [2.0] * 3, "B": [3.0] * 3}:
         raise AssertionError(
             f"A takes 2 s and B 3 s, three times each; found {found}. Is the clock read just "
@@ -767,6 +1032,7 @@ def check_measure(measure: Callable[..., dict[str, list[float]]]) -> str:
     return "measure is right: a warm-up for each, then turns, and every time is kept."
 
 
+@verdict
 def check_operations(operations: Callable[[nn.Module, int, int], int]) -> str:
     """Notebook 05, exercise 3. Returns a verdict; raises AssertionError on a wrong count."""
     for shape in ((20, 12, 24, 2, 16), (50, 16, 64, 3, 32)):
@@ -778,6 +1044,15 @@ def check_operations(operations: Callable[[nn.Module, int, int], int]) -> str:
                 with FlopCounterMode(display=False) as counter:
                     model(torch.ones(1, new, dtype=torch.long), past_kv=cache, use_cache=True)
             found, counted = operations(model, new, new + stored), counter.get_total_flops()
+            if not isinstance(found, int | float):
+                raise AssertionError(f"operations gave {found!r}, expected a number.")
+            attended = 2 * model.num_layers * 2 * new * (new + stored)
+            attended *= model.output_projection.in_features
+            if found == attended + 2 * new * sum(p.numel() for p in model.parameters()):
+                raise AssertionError(
+                    "All parameters are counted. Embeddings are looked up and biases added: P is "
+                    "the weights of the matrices, which are in the nn.Linear modules."
+                )
             if found * 2 == counted:
                 raise AssertionError(
                     "That is half: each weight takes a multiplication and an addition."
@@ -790,12 +1065,15 @@ def check_operations(operations: Callable[[nn.Module, int, int], int]) -> str:
     return "operations is right: it agrees with what PyTorch counts, cached and uncached."
 
 
+@verdict
 def check_exponent(exponent: Callable[..., float]) -> str:
     """Notebook 05, exercise 4. Returns a verdict; raises AssertionError on a wrong slope."""
     tokens = np.array([10.0, 50.0, 100.0, 500.0, 1000.0])
     for power, factor in ((1.0, 3.0), (2.0, 0.01), (1.5, 1e-4), (0.0, 2.0)):
         seconds = factor * tokens**power
         found = exponent(tokens, seconds)
+        if np.ndim(found) or not isinstance(found, float | np.floating):
+            raise AssertionError(f"exponent gave {found!r}, expected one number: the slope.")
         if np.isclose(found, np.polyfit(tokens, seconds, 1)[0]) and power not in (0.0, 1.0):
             raise AssertionError("That is the slope in seconds per token. Take both logarithms.")
         if np.isclose(found, np.polyfit(tokens, np.log(seconds), 1)[0]) and power != 0.0:
@@ -809,7 +1087,14 @@ def check_exponent(exponent: Callable[..., float]) -> str:
                 f"For seconds = {factor:g} * tokens ** {power:g} the exponent is {power:g}; found "
                 f"{found:.3f}."
             )
-    return "exponent is right on four power laws."
+    bent = 0.01 * tokens**1.5 * np.array([1.0, 1.2, 0.9, 1.1, 1.05])
+    found, best = exponent(tokens, bent), np.polyfit(np.log(tokens), np.log(bent), 1)[0]
+    if not np.isclose(found, best, atol=1e-6):
+        raise AssertionError(
+            f"Five points that do not lie on a line have the slope {best:.4f}, found {found:.4f}. "
+            "Fit a line through all of them (least squares), and do not round."
+        )
+    return "exponent is right on four power laws, and on points beside a line."
 
 
 EXERCISES: dict[str, dict[str, tuple[Callable[..., str], tuple[str, ...]]]] = {

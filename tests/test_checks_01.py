@@ -108,7 +108,7 @@ def scales_in_place(q, k, mask=None):
         (weights_of(fill=0.0), "Row 0 attends to position 1"),
         (forgets_the_mask, "Row 0 attends to position 1: weight 0.\\d\\d, must be 0"),
         (inverted, "Row 0 attends to position 1"),
-        (weights_of(dim=-2), "attention weights for queries of shape"),
+        (weights_of(dim=-2), "Columns sum to 1"),
         (scales_in_place, "was changed"),
         (lambda q, k, mask=None: None, "is None"),
     ],
@@ -125,6 +125,19 @@ def test_right_weights_wrong_attention():
         )
 
 
+def test_more_wrong_answers_are_named():
+    with pytest.raises(AssertionError, match="Queries and keys are exchanged"):
+        exchanged = lambda q, k, mask=None: weights_of()(k, q)  # noqa: E731
+        checks.check_attention(exchanged, attention_from(exchanged))
+    with pytest.raises(AssertionError, match="multiplied by sqrt\\(d\\)"):
+        multiplied = weights_of(lambda d: 1 / math.sqrt(d))
+        checks.check_attention(multiplied, attention_from(multiplied))
+    with pytest.raises(AssertionError, match="on cpu, not on the device it was given"):
+        checks.check_causal_mask(lambda q, k, device=None: attention.causal_mask(q, k))
+    with pytest.raises(AssertionError, match="right to 7 digits only"):
+        checks.check_softmax(lambda x: attention.softmax(x.float()).to(x.dtype))
+
+
 def test_right_but_different_answers_pass():
     def by_einsum(q, k, mask=None):
         scores = torch.einsum("...qd,...kd->...qk", q, k) * q.size(-1) ** -0.5
@@ -136,7 +149,7 @@ def test_right_but_different_answers_pass():
 
     checks.check_attention(by_einsum, fused)
     checks.check_softmax(lambda x: torch.softmax(x, -1).nan_to_num(0))
-    checks.check_causal_mask(lambda q, k: ~square(q, k).triu(k - q + 1))
+    checks.check_causal_mask(lambda q, k, on=None: ~square(q, k).to(on).triu(k - q + 1))
     checks.check_multi_head(attention.MultiHeadAttention)
     checks.check_multi_head(attention.FusedAttention)
 
@@ -190,8 +203,8 @@ class NoOutputMatrix(attention.MultiHeadAttention):
         (ViewOnly, "shuffled among positions and heads"),
         (HeadsLast, "split_heads of .* has shape"),
         (MergesWrongly, "x should come back"),
-        (NoMask, "the output for 1 heads"),
-        (NoOutput, "the output for 1 heads"),
+        (NoMask, "Nothing is masked"),
+        (NoOutput, "W_o is missing"),
         (SwapsKeysAndValues, "the output for 1 heads"),
         (ScalesByModel, "the output for 3 heads"),
     ],

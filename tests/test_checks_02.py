@@ -31,6 +31,10 @@ def deviation(x, over=-1):
     return torch.sqrt(x.var(over, keepdim=True, unbiased=False) + EPS)
 
 
+def rooted_first(x, eps):
+    return centred(x) / (x.var(-1, keepdim=True, unbiased=False).sqrt() + eps)
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
@@ -38,9 +42,12 @@ def deviation(x, over=-1):
         (norm_of(lambda x: x.var(-1, keepdim=True, unbiased=True)), "square root of the variance"),
         (norm_of(lambda x: deviation(x, -2), over=-2), "layer_norm of shape \\(6, 3\\) is"),
         (norm_of(lambda x: x.var(-1, keepdim=True, unbiased=False).sqrt()), "add eps to it"),
-        (lambda x, weight, bias: centred(x) / deviation(x), "layer_norm of shape \\(6, 3\\) is"),
+        (lambda x, weight, bias: centred(x) / deviation(x), "weight and bias are not used"),
         (lambda x, weight, bias: x / deviation(x) * weight + bias, "layer_norm of shape"),
         (norm_in_place, "was changed"),
+        (lambda x, w, b, eps=EPS: rooted_first(x, eps) * w + b, "eps goes under the root"),
+        (lambda x, w, b, eps=EPS: F.layer_norm(x, x.shape[-1:], w, b), "eps that was handed in"),
+        (lambda x, w, b, eps=EPS: F.layer_norm(x, x.shape[-1:], w), "The bias is not added"),
         (lambda x, weight, bias: None, "is None"),
         (
             lambda x, weight, bias: F.layer_norm(x, x.shape[-1:], weight, bias).double(),
@@ -142,9 +149,45 @@ class NormsTheStream(DecoderLayer):
         return x + self.feed_forward(self.norm2(x))
 
 
+class NormsItTwice(DecoderLayer):
+    def forward(self, x):
+        x = self.norm1(x)
+        x = self.norm2(x + self.attention(x))
+        return x + self.feed_forward(x)
+
+
+class NormsExchanged(DecoderLayer):
+    def forward(self, x):
+        x = x + self.attention(self.norm2(x))
+        return x + self.feed_forward(self.norm1(x))
+
+
+class AddsInPlace(DecoderLayer):
+    def forward(self, x):
+        x += self.attention(self.norm1(x))
+        return x + self.feed_forward(self.norm2(x))
+
+
+class DropsTheStream(DecoderLayer):
+    def forward(self, x):
+        x = self.dropout(x + self.attention(self.norm1(x)))
+        return self.dropout(x + self.feed_forward(self.norm2(x)))
+
+
+class DropsNothing(DecoderLayer):
+    def forward(self, x):
+        x = x + self.attention(self.norm1(x))
+        return x + self.feed_forward(self.norm2(x))
+
+
 @pytest.mark.parametrize(
     ("cls", "words"),
     [
+        (NormsItTwice, "The stream itself is normed"),
+        (NormsExchanged, "they are exchanged"),
+        (AddsInPlace, "was changed"),
+        (DropsTheStream, "Dropout goes on what each part adds"),
+        (DropsNothing, "Dropout goes on what each part adds"),
         (OneNorm, "norm1 is used twice"),
         (PostNorm, "post-norm"),
         (NoResidual, "The stream is lost"),
@@ -222,7 +265,7 @@ def test_wrong_model(cls, words):
 
 
 def test_right_answers_pass():
-    checks.check_layer_norm(lambda x, w, b: F.layer_norm(x, x.shape[-1:], w, b))
+    checks.check_layer_norm(lambda x, w, b, eps=1e-5: F.layer_norm(x, x.shape[-1:], w, b, eps))
     checks.check_feed_forward(FeedForward)
     checks.check_decoder_layer(DecoderLayer)
     checks.check_model(DecoderOnlyTransformer)

@@ -32,15 +32,31 @@ def collected_first(start, clock):
     return [clock() - begin for _ in list(start())]
 
 
+def started_before_the_clock(start, clock):
+    tokens = start()
+    begin = clock()
+    return [clock() - begin for _ in tokens]
+
+
+def warmed_up(start, clock):
+    list(start())
+    return stopwatch(start, clock)
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
         (between, "the times between tokens"),
         (from_first_token, "read the clock before the loop"),
-        (collected_first, "found \\[9.0, 9.0, 9.0, 9.0\\]"),
+        (collected_first, "made before the clock was read"),
         (lambda start, clock: stopwatch(start, clock)[-1:], "one time for each token"),
         (lambda start, clock: [clock() for _ in start()], "Subtract what the clock showed"),
         (lambda start, clock: start() and [], "No token was made"),
+        (started_before_the_clock, "before start\\(\\) is called"),
+        (warmed_up, "start\\(\\) was called 2 times"),
+        (lambda start, clock: np.array(stopwatch(start, clock)), "gave a ndarray, expected a list"),
+        (lambda start, clock: stopwatch(start, clock) and None, "gave a NoneType"),
+        (lambda start, clock: stopwatch(start, benchmark.timer), "by the clock that was handed in"),
         (lambda start, clock: [1e3 * t for t in stopwatch(start, clock)], "found \\[5000.0"),
     ],
 )
@@ -99,6 +115,17 @@ def clock_read_once(tasks, rounds, clock):
     return seconds
 
 
+def one_list(tasks, rounds, clock):
+    seconds = dict.fromkeys(tasks, [])
+    for name, times in measure(tasks, rounds, clock).items():
+        seconds[name].extend(times)
+    return seconds
+
+
+def medians(tasks, rounds, clock):
+    return {k: float(np.median(v)) for k, v in measure(tasks, rounds, clock).items()}
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
@@ -108,6 +135,9 @@ def clock_read_once(tasks, rounds, clock):
         (clock_read_once, "A takes 2 s and B 3 s"),
         (lambda t, r, c: measure(t, r - 1, c), "made 6 runs, expected 8"),
         (lambda t, r, c: list(measure(t, r, c).values()), "returns a dict"),
+        (one_list, "one and the same list"),
+        (lambda t, r, c: measure(t, r, benchmark.timer), "Read the clock that was handed in"),
+        (medians, "The seconds of A are a float, expected a list"),
         (lambda t, r, c: {k: [min(v)] for k, v in measure(t, r, c).items()}, "three times each"),
     ],
 )
@@ -128,6 +158,11 @@ def count(all_parameters=False, factor=2, layers=True, quadratic=False, heads=1)
     return operations
 
 
+def every_parameter(model, new, total):
+    attention = 2 * model.num_layers * model.output_projection.in_features * total
+    return 2 * new * (sum(p.numel() for p in model.parameters()) + attention)
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
@@ -137,6 +172,8 @@ def count(all_parameters=False, factor=2, layers=True, quadratic=False, heads=1)
         (count(quadratic=True), "1 new tokens on 9 cached ones"),
         (count(heads=2), "PyTorch counted"),
         (lambda m, n, t: benchmark.operations(m, t, t), "1 new tokens on 9 cached ones"),
+        (every_parameter, "All parameters are counted"),
+        (lambda m, n, t: None, "gave None, expected a number"),
     ],
 )
 def test_wrong_count(answer, words):
@@ -158,6 +195,10 @@ def slope(x, y):
         (lambda n, s: np.log(s[-1] / s[0]) / (n[-1] / n[0]), "the exponent is 1"),
         (lambda n, s: float(np.polyfit(np.log(n), np.log(s), 1)[1]), "the exponent is 1"),
         (lambda n, s: 2.0, "the exponent is 1; found 2.000"),
+        (lambda n, s: float(np.log(s[-1] / s[0]) / np.log(n[-1] / n[0])), "through all of them"),
+        (lambda n, s: round(slope(np.log(n), np.log(s)), 2), "do not round"),
+        (lambda n, s: np.polyfit(np.log(n), np.log(s), 1), "expected one number"),
+        (lambda n, s: None, "gave None, expected one number"),
     ],
 )
 def test_wrong_exponent(answer, words):

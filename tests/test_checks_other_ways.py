@@ -14,9 +14,11 @@ from course_utils.transformer import DecoderLayer, DecoderOnlyTransformer
 
 
 def test_attention():
-    checks.check_softmax(lambda x: torch.softmax(x.float(), -1).nan_to_num(0.0).to(x.dtype))
-    checks.check_causal_mask(lambda q, k: torch.ones(q, k).tril(k - q) == 1)
-    checks.check_causal_mask(lambda q, k: ~torch.ones(q, k, dtype=torch.bool).triu(k - q + 1))
+    checks.check_softmax(lambda x: torch.softmax(x, -1).nan_to_num(0.0))
+    checks.check_causal_mask(lambda q, k, on=None: torch.ones(q, k, device=on).tril(k - q) == 1)
+    checks.check_causal_mask(
+        lambda q, k, on=None: ~torch.ones(q, k, device=on).bool().triu(k - q + 1)
+    )
 
 
 def weights_by_einsum(q, k, mask=None):
@@ -65,14 +67,15 @@ class Clamped(nn.Module):
 
 class WithNames(DecoderLayer):
     def forward(self, x, cache=None, layer=0):
-        attended = x + self.attention(self.norm1(x), cache, layer)
-        return attended + self.feed_forward(self.norm2(attended))
+        found = self.attention(self.norm1(x), cache, layer)
+        attended = torch.add(x, self.dropout(found))
+        return attended + self.dropout(self.feed_forward(self.norm2(attended)))
 
 
 class InOneLine(DecoderOnlyTransformer):
     def forward(self, input_ids):
         x = self.token_embedding(input_ids) + self.pos_embedding.weight[: input_ids.size(1)]
-        return self.output_projection(self.norm(nn.Sequential(*self.layers)(x)))
+        return self.output_projection(self.norm(nn.Sequential(*self.layers)(x))), None
 
 
 def test_block():
@@ -114,11 +117,11 @@ def by_inverse(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
     return (running < drawn * running[:, -1:]).sum(-1)
 
 
-def into_a_buffer(model, input_ids, max_new_tokens, temperature=1.0, generator=None):
+def into_a_buffer(model, input_ids, max_new_tokens, temperature=1.0, **options):
     batch, length = input_ids.shape
     ids = torch.cat([input_ids, torch.zeros(batch, max_new_tokens, dtype=torch.long)], dim=1)
     for at in range(length, length + max_new_tokens):
-        ids[:, at] = by_inverse(model(ids[:, :at])[0][:, -1], temperature, generator=generator)
+        ids[:, at] = by_inverse(model(ids[:, :at])[0][:, -1], temperature, **options)
     return ids
 
 

@@ -1,11 +1,12 @@
 """The strip at the end of a notebook: what passes, what remains, and why."""
 
 import re
+import traceback
 
 import torch
 
 from course_utils import attention
-from course_utils.checks import EXERCISES, PASSES, progress
+from course_utils.checks import EXERCISES, PASSES, check_softmax, progress
 
 
 def own_softmax(scores):
@@ -54,3 +55,18 @@ def test_an_answer_that_crashes_is_not_passed():
 
 def test_every_notebook_has_its_exercises():
     assert [len(exercises) for exercises in EXERCISES.values()] == [4, 4, 5, 10, 4]
+
+
+def test_a_failed_check_ends_in_one_line_and_an_answer_that_crashes_keeps_its_own():
+    def lines(answer):
+        try:
+            check_softmax(answer)
+        except Exception as error:
+            return traceback.extract_tb(error.__traceback__)
+
+    assert [line.name for line in lines(lambda scores: scores)] == ["lines", "judge"]
+
+    def asserts(scores):
+        assert scores.dim() == 7, "an assertion of the answer's own"
+
+    assert lines(asserts)[-1].name == "asserts"
