@@ -21,6 +21,10 @@ LENGTHS = (10, 50, 100, 500, 1000)
 NO_CACHE, GROWING, PREALLOCATED = "no cache", "growing cache", "preallocated cache"
 CACHES = {NO_CACHE: None, GROWING: GrowingCache, PREALLOCATED: PreallocatedCache}
 OWN_CACHE = "the model's own cache"
+BUSY = (
+    "These times do not fit together: the machine was busy with something else while they were "
+    "taken. Close other programs and run the notebook again from the cell that measures."
+)
 
 
 def token_times(model: nn.Module, prompt: Tensor, num_tokens: int, contender: str) -> list[float]:
