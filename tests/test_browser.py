@@ -107,14 +107,20 @@ RESULT = """() => {
 }"""
 
 
-def run_all(browser, address, name, seconds=DEADLINE):
-    """Open a notebook, click Run > Run All Cells, wait; return what went wrong, and the page."""
+def opened(browser, address, name):
+    """A page with the notebook and its kernel ready, and a list that fills if the page fails."""
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
     thrown = []
     page.on("pageerror", lambda error: thrown.append(f"the page threw {error}"))
     page.goto(f"{address}/lab/workspaces/{Path(name).stem}/tree/{name}?token={TOKEN}")
     page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60_000)
     page.wait_for_function(f"() => ({RESULT})().status === 'idle'", timeout=60_000)
+    return page, thrown
+
+
+def run_all(browser, address, name, seconds=DEADLINE):
+    """Open a notebook, click Run > Run All Cells, wait; return what went wrong, and the page."""
+    page, thrown = opened(browser, address, name)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     problems = wait_until_run(page, seconds)
@@ -165,3 +171,57 @@ def test_an_error_in_a_cell_is_seen(browser, lab):
     problems, page = run_all(browser, address, "broken.ipynb")
     page.close()
     assert problems == ["broken.ipynb: code cell 2 raised ZeroDivisionError: division by zero"]
+
+
+RUN_CELL = """async ([grade_id, source]) => {
+    const notebook = window.jupyterapp.shell.currentWidget.content;
+    const cells = notebook.model.sharedModel.cells;
+    const index = cells.findIndex(cell => cell.id === grade_id
+        || (cell.getMetadata('nbgrader') || {}).grade_id === grade_id);
+    if (source) cells[index].setSource(source);
+    notebook.activeCellIndex = index;
+    notebook.deselectAll();
+    await window.jupyterapp.commands.execute('notebook:run-cell');
+    await notebook.scrollToItem(index, 'start');
+    return cells[index].toJSON().outputs;
+}"""
+WRONG_SOFTMAX = """def softmax(scores):
+    return torch.exp(scores) / torch.exp(scores).sum(dim=-1, keepdim=True)"""
+RIGHT_SOFTMAX = (
+    "from course_utils.attention import softmax as given\n\nsoftmax = lambda x: given(x)"
+)
+
+
+def shown(outputs):
+    parts = [o.get("text") or o.get("evalue") or o["data"]["text/plain"] for o in outputs]
+    return "".join("".join(part) for part in parts)
+
+
+def test_a_student_sees_hints_what_is_wrong_and_the_progress(browser, lab):
+    address, folder = lab
+    edition = ROOT / "notebooks" / "exercises" / "01_attention.ipynb"
+    shutil.copy(edition, folder / "student.ipynb")
+    page, thrown = opened(browser, address, "student.ipynb")
+
+    def run(cell, source=None):
+        return page.evaluate(RUN_CELL, [cell, source])
+
+    first = next(c for c in nbformat.read(edition, as_version=4).cells if c.cell_type == "code")
+    assert not run(first.id)
+    run("softmax")
+    assert "the card above says what to build" in shown(run("softmax_check"))
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.content.scrollToItem(14, 'end')")
+    fold = page.locator("details", has_text="Three steps: subtract the maximum")
+    hint, idea = fold.locator("summary"), fold.locator("p")
+    assert not idea.is_visible()
+    hint.click()
+    assert idea.is_visible()
+    assert "0 of 4 pass" in shown(run("progress"))
+    run("softmax", WRONG_SOFTMAX)
+    assert "subtract each row's own maximum first" in shown(run("softmax_check"))
+    assert "not yet" in shown(run("progress"))
+    run("softmax", RIGHT_SOFTMAX)
+    assert shown(run("softmax_check")).startswith("softmax is right")
+    assert "1 of 4 pass. Next is 2: the causal mask" in shown(run("progress"))
+    page.close()
+    assert not thrown
