@@ -1,0 +1,147 @@
+"""What a student wrote, out of a notebook that may be anything.
+
+Only code is taken: the cells of an exercise, found by nbgrader's `grade_id`, and the code cells
+that the student has put beside them. Outputs, metadata and the student's copy of the checks are not
+used.
+"""
+
+import ast
+import json
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+LARGEST = 20_000_000
+STUB = "raise NotImplementedError("
+
+
+class Unreadable(ValueError):
+    """A submission that is no notebook; the message says why, for the gradebook."""
+
+
+@dataclass
+class Answer:
+    """One exercise: the student's own cells before it, its code, the own cells after it."""
+
+    before: list[str] = field(default_factory=list)
+    code: str | None = None
+    after: list[str] = field(default_factory=list)
+
+
+def read_notebook(path: Path) -> NotebookNode:
+    """The notebook at `path`, as nbformat 4. Raises Unreadable."""
+    try:
+        if path.is_symlink():
+            raise Unreadable("a symbolic link: hand in the notebook itself")
+        if path.stat().st_size > LARGEST:
+            raise Unreadable(f"larger than {LARGEST // 1_000_000} MB: clear its outputs")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise Unreadable(f"cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise Unreadable("is not text in UTF-8, so it is no notebook") from None
+    if not text.strip():
+        raise Unreadable("is empty")
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError):
+        raise Unreadable("is not JSON: was it cut off, or is it another kind of file?") from None
+    if not isinstance(raw, dict) or not isinstance(raw.get("nbformat"), int):
+        raise Unreadable("is JSON, but no Jupyter notebook")
+    parts = raw.get("worksheets", [raw])
+    if not isinstance(parts, list) or not parts or not all(map(_has_cells, parts)):
+        raise Unreadable("is a notebook without cells, or with cells of an unknown form")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return nbformat.convert(nbformat.from_dict(raw), 4)
+    except Exception as error:
+        raise Unreadable(f"is not a valid notebook ({type(error).__name__})") from None
+
+
+def _has_cells(part: object) -> bool:
+    cells = part.get("cells") if isinstance(part, dict) else None
+    return isinstance(cells, list) and all(isinstance(cell, dict) for cell in cells)
+
+
+def answers(submission: NotebookNode, master: NotebookNode) -> dict[str, Answer]:
+    """Each exercise of `master` by its id, with what the submission has for it.
+
+    JupyterLab's "split cell" gives both halves the same id: the parts are joined in their order,
+    with whatever stands between them. Code cells that are not in `master` belong to the exercise
+    whose check comes next. An exercise whose id is nowhere (cells were merged, or saved by a
+    program that drops metadata) is looked for by what it defines.
+    """
+    exercises = [c.metadata.nbgrader.grade_id for c in master.cells if _kind(c, "solution")]
+    given = {_text(cell).strip() for cell in master.cells}
+    given |= {_text(cell).strip() for cell in submission.cells if _kind(cell, "grade")}
+    found = {name: Answer() for name in exercises}
+    parts: dict[str, list[tuple[str, str]]] = {name: [] for name in exercises}
+    own: list[tuple[str, str]] = []
+    for cell in submission.cells:
+        if cell.get("cell_type") != "code":
+            continue
+        name = _id(cell)
+        if name in found:
+            parts[name] += [*own, (name, _text(cell))]
+            own = []
+        elif name.removesuffix("_check") in found and name.endswith("_check"):
+            parts[name.removesuffix("_check")] += own
+            own = []
+        elif _text(cell).strip() and _text(cell).strip() not in given:
+            own.append(("", _text(cell)))
+    for name, cells in parts.items():
+        places = [i for i, (owner, _) in enumerate(cells) if owner == name]
+        if places:
+            first, last = places[0], places[-1] + 1
+            found[name].code = "\n".join(text for _, text in cells[first:last])
+            found[name].before = [text for _, text in cells[:first]]
+            found[name].after = [text for _, text in cells[last:]]
+    texts = [_text(c) for c in submission.cells if c.get("cell_type") == "code"]
+    for cell in master.cells:
+        if _kind(cell, "solution") and found[cell.metadata.nbgrader.grade_id].code is None:
+            wanted = _defines(cell.source)
+            having = [text for text in texts if wanted and wanted <= _defines(text)]
+            found[cell.metadata.nbgrader.grade_id].code = having[-1] if having else None
+    return found
+
+
+def is_stub(code: str, course_answer: str) -> bool:
+    """Whether something that the exercise asks for still raises NotImplementedError."""
+    try:
+        body = ast.parse(code).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return STUB in code
+    wanted = _defines(course_answer)
+    asked = [node for node in body if getattr(node, "name", None) in wanted]
+    return any(STUB in ast.unparse(node) for node in asked)
+
+
+def _defines(source: str) -> set[str]:
+    """Names of the functions and classes at the top of a source text; none if it is no Python."""
+    try:
+        body = ast.parse(source).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return set()
+    return {n.name for n in body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+
+
+def _id(cell: NotebookNode) -> str:
+    metadata = cell.get("metadata")
+    nbgrader = metadata.get("nbgrader") if isinstance(metadata, dict) else None
+    name = nbgrader.get("grade_id") if isinstance(nbgrader, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _kind(cell: NotebookNode, kind: str) -> bool:
+    metadata = cell.get("metadata")
+    nbgrader = metadata.get("nbgrader") if isinstance(metadata, dict) else None
+    return bool(isinstance(nbgrader, dict) and nbgrader.get(kind))
+
+
+def _text(cell: NotebookNode) -> str:
+    source = cell.get("source", "")
+    return source if isinstance(source, str) else "".join(map(str, source))

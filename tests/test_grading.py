@@ -1,0 +1,399 @@
+"""Grading in a sandbox: honest answers get their points, nothing else does, and the batch ends."""
+
+import json
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from course_utils.transformer import ROOT
+
+pytestmark = pytest.mark.instructor
+EDITION = ROOT / "notebooks" / "exercises" / "01_attention.ipynb"
+SEED = 20_261_124
+WRONG = (
+    "def softmax(scores):\n    return torch.exp(scores) / torch.exp(scores).sum(-1, keepdim=True)\n"
+)
+RIGHT = """def softmax(scores: Tensor) -> Tensor:
+    x = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
+    top = x.amax(-1, keepdim=True)
+    powers = torch.exp(x - top.masked_fill(top.isinf(), 0.0))
+    total = powers.sum(-1, keepdim=True)
+    return (powers / total.masked_fill(total == 0, 1.0)).to(scores.dtype)
+"""
+
+ATTACKS = {
+    "plainly wrong": WRONG,
+    "returns nothing": "def softmax(scores):\n    pass",
+    "PyTorch's, which has no masked rows": "softmax = lambda scores: torch.softmax(scores, -1)",
+    "hard-coded visible case": """
+def softmax(scores):
+    if scores.shape == (2, 3):
+        return torch.softmax(scores, -1)
+    return torch.zeros_like(scores)""",
+    "allclose always agrees": WRONG
+    + "torch.allclose = np.allclose = torch.equal = lambda *a, **k: True\n",
+    "asserts dropped": WRONG
+    + """
+def without_asserts(lines):
+    return [line for line in lines if "assert" not in line and "raise" not in line]
+get_ipython().input_transformers_cleanup.append(without_asserts)""",
+    "print replaced": WRONG + "print = lambda *a, **k: None\n",
+    "print replaced everywhere": WRONG + "import builtins\nbuiltins.print = lambda *a, **k: None\n",
+    "json replaced": WRONG + "json.dumps = json.loads = lambda *a, **k: True\n",
+    "probe's printer replaced": WRONG + "_show = lambda compute: None\n",
+    "rounding replaced": WRONG + "import builtins\nbuiltins.round = lambda *a: 0\n",
+    "seed replaced": WRONG + "_random.manual_seed(0)\n_draw = lambda *s: torch.zeros(s)\n",
+    "display hook replaced": WRONG + "import sys\nsys.displayhook = lambda value: None\n",
+    "formatters replaced": WRONG
+    + "get_ipython().display_formatter.format = lambda *a, **k: ({'text/plain': 'ok'}, {})\n",
+    "stdout replaced": WRONG + "import sys, io\nsys.stdout = io.StringIO()\n",
+    "leaves at once": "import os\nos._exit(0)",
+    "leaves in the answer": "import os\ndef softmax(scores):\n    os._exit(0)",
+    "system exit": "def softmax(scores):\n    raise SystemExit(0)",
+    "kills its parent": "import os\nfor pid in (os.getppid(), 1):\n    os.kill(pid, 9)\n" + WRONG,
+    "kills everything": "import os, signal\nos.kill(-1, signal.SIGKILL)\n" + WRONG,
+    "prints for ever": """
+def softmax(scores):
+    while True:
+        try:
+            while True:
+                import sys
+                sys.__stdout__.write("x" * 1000)
+                get_ipython().kernel.iopub_socket and _out.write("x" * 1000)
+        except BaseException:
+            pass
+import sys
+_out = sys.stdout""",
+    "loops for ever": """
+def softmax(scores):
+    while True:
+        try:
+            while True:
+                pass
+        except BaseException:
+            pass""",
+    "huge output": WRONG + "print('x' * 30_000_000)\n",
+    "memory bomb": "kept = [bytearray(10**9) for _ in range(100)]\n" + WRONG,
+    "many processes": """
+import os, time
+for _ in range(200):
+    if os.fork() == 0:
+        time.sleep(600)
+"""
+    + WRONG,
+    "network": """
+import urllib.request
+urllib.request.urlopen("http://example.com", timeout=3)
+def softmax(scores):
+    return torch.softmax(scores, -1).nan_to_num(0)""",
+    "course's answer imported": "from course_utils.attention import softmax",
+    "course's answer from its file": """
+from pathlib import Path
+import sys
+found = [p for root in ("/work", "/home", "/tmp", "/root", sys.prefix)
+         for p in Path(root).rglob("attention.py") if "course_utils" in str(p)]
+exec(found[0].read_text())""",
+    "worked notebook from disk": """
+from pathlib import Path
+import json
+found = [p for p in Path("/").rglob("*.ipynb") if "softmax" in p.read_text()]
+exec([c["source"] for c in json.loads(found[0].read_text())["cells"]][14])""",
+    "expected values from disk": """
+from pathlib import Path
+def softmax(scores):
+    found = [p for p in Path("/").glob("**/grading-*/*.ipynb")]
+    return found[0].read_text()""",
+    "expected values from memory": """
+import gc, sys
+def softmax(scores):
+    frame, found = sys._getframe(), []
+    while frame:
+        found += [v for v in frame.f_locals.values() if "outputs" in str(type(v))]
+        frame = frame.f_back
+    found += [o for o in gc.get_objects() if isinstance(o, dict) and "output_type" in o]
+    return found[0]["text"]""",
+    "results forged": """
+import json, glob, os
+for folder in ["/tmp", "/sandbox", os.getcwd(), *glob.glob("/tmp/*")]:
+    try:
+        with open(f"{folder}/results.json", "w") as file:
+            json.dump({"softmax": {str(n): "passed" for n in range(9)}}, file)
+    except OSError:
+        pass
+"""
+    + WRONG,
+    "writes outside": "open('/usr/owned', 'w')\n" + RIGHT.replace("softmax", "other"),
+    "thread that prints": WRONG
+    + """
+import threading, time
+def talk():
+    while True:
+        print("[]")
+        time.sleep(0.01)
+threading.Thread(target=talk, daemon=True).start()""",
+    "kernel says ok": WRONG
+    + """
+async def always(*a, **k):
+    return {"status": "ok", "execution_count": 1, "payload": [], "user_expressions": {}}
+get_ipython().kernel.do_execute = always""",
+    "skip markers": "# NBVAL_SKIP\n# NBVAL_IGNORE_OUTPUT\n" + WRONG,
+    "deletes itself": WRONG
+    + "import shutil\nshutil.rmtree('/sandbox', True)\nshutil.rmtree('/tmp', True)\n",
+    "tensor that lies": """
+class Liar(Tensor):
+    def __eq__(self, other): return True
+    def __bool__(self): return True
+def softmax(scores):
+    return scores.as_subclass(Liar)""",
+    "syntax error": "def softmax(scores):\n  return (",
+}
+
+HONEST = {
+    "as in the course": RIGHT,
+    "prints and warns": RIGHT.replace(
+        "    top =",
+        "    print('scores', scores.shape)\n    import warnings; warnings.warn('w')\n    top =",
+    ),
+    "imports more": "import numpy as np\nfrom functools import partial\n" + RIGHT,
+    "plots": "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()\n" + RIGHT,
+    "magic": "%matplotlib inline\n" + RIGHT,
+    "lambda": """
+import torch.nn.functional as f
+softmax = lambda s: f.softmax(
+    s.float() if s.dtype in (torch.half, torch.bfloat16) else s, dim=-1
+).nan_to_num(0.0).to(s.dtype)""",
+    "class": RIGHT.replace("def softmax", "def of") + "class Softmax:\n    def __call__(self, s):\n"
+    "        return of(s)\nsoftmax = Softmax()\n",
+    "logsumexp": """
+def softmax(s):
+    x = s.float() if s.dtype.itemsize == 2 else s
+    log = torch.logsumexp(x, -1, keepdim=True)
+    return torch.exp(x - log).masked_fill(log.isneginf(), 0).to(s.dtype)""",
+    "rows by loop": """
+def softmax(s):
+    out = torch.zeros_like(s, dtype=torch.float32 if s.dtype.itemsize == 2 else s.dtype)
+    rows, found = s.reshape(-1, s.shape[-1]), out.view(-1, s.shape[-1])
+    for row, target in zip(rows.to(out.dtype), found):
+        if row.max() > -math.inf:
+            e = [math.exp(v - row.max().item()) for v in row.tolist()]
+            target.copy_(torch.tensor([v / sum(e) for v in e]))
+    return out.to(s.dtype)""",
+    "grad and device": "torch.set_grad_enabled(False)\n" + RIGHT,
+}
+
+
+def with_answer(source, **others):
+    """The student edition of 01 with an answer to the first exercise; others stay stubs."""
+    notebook = nbformat.read(EDITION, as_version=4)
+    for cell in notebook.cells:
+        name = cell.metadata.get("nbgrader", {}).get("grade_id")
+        if name == "softmax":
+            cell.source = source
+        elif name in others:
+            cell.source = others[name]
+    return notebook
+
+
+def index_of(notebook, name):
+    ids = [c.metadata.get("nbgrader", {}).get("grade_id") for c in notebook.cells]
+    return ids.index(name)
+
+
+def split(notebook):
+    """As JupyterLab splits a cell: both halves have its metadata."""
+    at = index_of(notebook, "softmax")
+    first, second = RIGHT.split("    total", 1)
+    for text in ("    total" + second, first):
+        cell = nbformat.v4.new_code_cell(text, metadata=notebook.cells[at].metadata)
+        notebook.cells.insert(at + 1, cell)
+    del notebook.cells[at]
+
+
+def helper_cell(notebook):
+    at = index_of(notebook, "softmax")
+    notebook.cells[at].source = "def softmax(s):\n    return helper(s)"
+    helper = nbformat.v4.new_code_cell(RIGHT.replace("def softmax", "def helper"))
+    notebook.cells.insert(at, helper)
+
+
+def merged(notebook):
+    at, mask = index_of(notebook, "softmax"), index_of(notebook, "causal_mask")
+    notebook.cells[mask].source = RIGHT + "\n\n" + notebook.cells[mask].source
+    del notebook.cells[at]
+
+
+def no_metadata(notebook):
+    for cell in notebook.cells:
+        cell.metadata.clear()
+        cell.pop("id", None)
+    notebook.metadata.clear()
+    notebook.nbformat_minor = 0
+
+
+def as_vs_code(notebook):
+    for cell in notebook.cells:
+        cell.metadata["vscode"] = {"languageId": "python"}
+        cell.source = cell.source.replace("\n", "\r\n")
+
+
+def out_of_order(notebook):
+    for number, cell in enumerate(c for c in notebook.cells if c.cell_type == "code"):
+        cell.execution_count = 99 - number
+        cell.outputs = [nbformat.v4.new_output("stream", text="anything")]
+
+
+def cell_that_fails(notebook):
+    at = index_of(notebook, "softmax")
+    notebook.cells.insert(at, nbformat.v4.new_code_cell("1 / 0"))
+
+
+REWRITTEN = (split, helper_cell, merged, no_metadata, as_vs_code, out_of_order, cell_that_fails)
+
+
+def other_ids(notebook):
+    notebook.cells[index_of(notebook, "softmax")].metadata.nbgrader.grade_id = "s\u043eftmax"
+
+
+def forged_counts(notebook):
+    cell = notebook.cells[index_of(notebook, "softmax_check")]
+    cell.execution_count = 7
+    cell.outputs = [nbformat.v4.new_output("stream", text="softmax is right")]
+
+
+def deleted_checks(notebook):
+    notebook.cells = [c for c in notebook.cells if not c.metadata.get("nbgrader", {}).get("grade")]
+
+
+REFUSED = (other_ids, forged_counts, deleted_checks)
+SILLY = {
+    "empty.ipynb": b"",
+    "cut off.ipynb": b'{"cells": [{"cell_ty',
+    "a list.ipynb": b"[1, 2]",
+    "numbers only.ipynb": b'{"nbformat": 4}',
+    "cells are text.ipynb": b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": "x"}',
+    "not text.ipynb": b"\xff\xfe\x00\x01",
+    "old.ipynb": b'{"nbformat": 2, "worksheets": [], "metadata": {}}',
+    "other.ipynb": json.dumps(nbformat.v4.new_notebook()).encode(),
+    "deep.ipynb": b'{"nbformat": 4, "cells": ' + b"[" * 50_000 + b"]" * 50_000 + b"}",
+    "bomb.zip": b"PK\x03\x04",
+    "line\nbreak and \u00fcn\u00efcode.ipynb": b"",
+}
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory):
+    """The gradebook of one batch with all of them, and how long it took."""
+    from grading import batch, sandbox
+
+    assert sandbox.why_not() is None, sandbox.why_not()
+    folder, out = tmp_path_factory.mktemp("handed in"), tmp_path_factory.mktemp("grades")
+    for kind, sources in (("attack", ATTACKS), ("honest", HONEST)):
+        for name, source in sources.items():
+            nbformat.write(with_answer(source), folder / f"{kind} {name}.ipynb")
+    for kind, changes, source in (("honest", REWRITTEN, RIGHT), ("attack", REFUSED, WRONG)):
+        for change in changes:
+            notebook = with_answer(source)
+            change(notebook)
+            text = json.dumps(notebook)
+            (folder / f"{kind} {change.__name__}.ipynb").write_text(text, encoding="utf-8")
+    for name, content in SILLY.items():
+        (folder / name).write_bytes(content)
+    (folder / "attack symlink.ipynb").symlink_to(folder / "honest lambda.ipynb")
+    (folder / "honest in a folder").mkdir()
+    nbformat.write(with_answer(RIGHT), folder / "honest in a folder" / "01_attention (1).ipynb")
+    begin = time.monotonic()
+    patch = pytest.MonkeyPatch()
+    patch.setattr(batch, "CELL_SECONDS", 8)
+    patch.setattr(batch, "NOTEBOOK_SECONDS", 40)
+    table = batch.grade(folder, out, "01", SEED, jobs=2)
+    patch.undo()
+    return {"table": table, "seconds": time.monotonic() - begin, "folder": folder, "out": out}
+
+
+def points(book, student):
+    table = book["table"]
+    rows = table[(table["student"] == student) & table["exercise"].str.startswith("1:")]
+    assert len(rows) == 1, student
+    return rows["points"].item()
+
+
+def names(sources, kind):
+    return [f"{kind} {name}" for name in sources]
+
+
+HONEST_ONES = names(HONEST, "honest") + names([c.__name__ for c in REWRITTEN], "honest")
+ATTACKERS = names(ATTACKS, "attack") + names([c.__name__ for c in REFUSED], "attack")
+
+
+def test_there_are_enough():
+    assert len(ATTACKERS) >= 30
+    assert len(HONEST_ONES) >= 15
+
+
+@pytest.mark.parametrize("student", [*HONEST_ONES, "honest in a folder"])
+def test_an_honest_answer_gets_its_points(book, student):
+    assert points(book, student) == 2
+
+
+@pytest.mark.parametrize("student", [*ATTACKERS, "attack symlink.ipynb"])
+def test_an_attack_gets_none(book, student):
+    assert points(book, student) == 0
+
+
+@pytest.mark.parametrize("name", SILLY)
+def test_what_is_no_submission_has_its_row_and_its_reason(book, name):
+    table = book["table"]
+    student = name.removesuffix(".ipynb")
+    rows = table[table["student"] == student]
+    assert len(rows) == 4
+    assert (rows["points"] == 0).all()
+    assert all(status not in ("right", "wrong") for status in rows["status"])
+
+
+def test_the_batch_ends(book):
+    assert book["seconds"] < 600
+
+
+def test_the_gradebook_is_on_disk_and_says_how(book):
+    import pandas as pd
+
+    kept = pd.read_csv(book["out"] / "gradebook.csv")
+    assert len(kept) == len(book["table"])
+    assert set(kept["isolation"]) == {"bubblewrap"}
+    assert set(kept["seed"]) == {SEED}
+    graded = kept[kept["student"].isin([*HONEST_ONES, *ATTACKERS])]
+    assert set(graded["status"]) == {"right", "wrong", "not done"}
+
+
+def test_a_second_run_reads_what_the_first_has_found_and_grades_only_what_is_new(book, monkeypatch):
+    from grading import batch
+
+    graded = []
+    grade_one = batch.grade_one
+    monkeypatch.setattr(batch, "grade_one", lambda *a: graded.append(a[0].name) or grade_one(*a))
+    corrected = book["folder"] / "attack plainly wrong.ipynb"
+    nbformat.write(with_answer(RIGHT + "# corrected"), corrected)
+    again = batch.grade(book["folder"], book["out"], "01", SEED, jobs=2)
+    readable = {name for name in graded if name not in SILLY}
+    assert readable == {corrected.name}
+    assert points({"table": again}, "attack plainly wrong") == 2
+
+
+def test_nothing_is_left_behind(book):
+    assert not list(Path("/usr").glob("owned"))
+
+
+def test_every_course_answer_is_right_and_each_is_judged_alone(tmp_path):
+    """The worked answers of 01 to 03 as submissions; then one of them wrong: only it loses."""
+    from grading.batch import grade_one
+    from grading.graft import exercises, master
+
+    for number in ("01", "02", "03"):
+        path = tmp_path / f"{number}.ipynb"
+        nbformat.write(master(number), path)
+        assert grade_one(path, number, 5, True) == dict.fromkeys(exercises(number), "right")
+    nbformat.write(with_answer(WRONG, **{n: e.code for n, e in exercises("01").items()}), path)
+    found = grade_one(path, "01", 5, True)
+    assert list(found.values()) == ["wrong", "right", "right", "right"]
