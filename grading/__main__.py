@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     add = commands.add_parser("grade", help="grade a folder of submissions for one notebook")
     add.add_argument("submissions", type=Path, help="one notebook or folder for each student")
-    add.add_argument("--notebook", required=True, choices=["01", "02", "03"])
+    add.add_argument("--notebook", required=True, choices=["01", "02", "03", "05"])
     add.add_argument("--out", type=Path, default=Path("grades"), help="folder for the gradebook")
     add.add_argument(
         "--seed", type=int, help="draws the inputs; the same seed gives the same grades"
@@ -37,8 +37,15 @@ def main(arguments: list[str] | None = None) -> int:
         )
     except OSError as error:
         return _refuse(f"{error.filename}: {error.strerror}.")
-    table = book.pivot_table(index="student", values=["points", "out of"], aggfunc="sum")
-    print(table[["points", "out of"]].to_string() if len(book) else "No submissions.")
+    except KeyboardInterrupt:
+        return _refuse(
+            f"Interrupted. What was graded is kept in {given.out}: run the same command with "
+            f"--seed {seed} to go on."
+        )
+    if book.empty:
+        return _refuse(f"{given.submissions} holds no submissions: one notebook or folder each.")
+    table = book.groupby("student")[["points", "out of"]].sum()
+    print(table.to_string())
     print(f"seed {seed}; written to {given.out / 'gradebook.csv'}")
     return 0
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from tqdm import tqdm
 
 from . import sandbox
 from .answers import Answer, Unreadable, answers, is_stub, read_notebook
-from .graft import Exercise, exercises, expected_output, graft, master
+from .graft import exercises, expected_output, graft, master
 
 CELL_SECONDS = 20
 NOTEBOOK_SECONDS = 60
@@ -75,6 +76,10 @@ def _in_folder(folder: Path, notebook: str) -> Submission:
         names = ", ".join(path.name for path in found)
         return Submission(folder.name, None, f"holds more than one notebook {notebook}: {names}")
     return Submission(folder.name, found[0])
+
+
+_running: set[subprocess.Popen] = set()
+_interrupted = threading.Event()
 
 
 @functools.cache
@@ -137,14 +142,23 @@ def _pytest(work: Path, names: list[str]) -> dict[str, dict[str, str]]:
     with subprocess.Popen(
         command, cwd=work, env=environment, start_new_session=True, **quiet
     ) as process:
+        _running.add(process)
         try:
             process.wait(timeout=NOTEBOOK_SECONDS * len(names))
         except subprocess.TimeoutExpired:
             pass
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+            _end(process)
+    if _interrupted.is_set():
+        raise RuntimeError("interrupted")
     return json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
+
+
+def _end(process: subprocess.Popen) -> None:
+    """End pytest and the kernels that it has started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    _running.discard(process)
 
 
 def _key(submission: Submission, notebook: str, seed: int, isolated: bool) -> str:
@@ -182,6 +196,30 @@ def _statuses(
     return statuses
 
 
+def _rows(item: Submission, notebook: str, statuses: dict[str, str], how: dict) -> list[dict]:
+    """The rows of the gradebook for one submission."""
+    return [
+        {
+            "student": item.student,
+            "notebook": notebook,
+            "exercise": exercise.title,
+            "points": exercise.points if statuses[name] == RIGHT else 0,
+            "out of": exercise.points,
+            "status": statuses[name],
+            **how,
+        }
+        for name, exercise in exercises(notebook).items()
+    ]
+
+
+def _stop(pool: ThreadPoolExecutor) -> None:
+    """After an interrupt: start nothing more, end what runs, and keep no result of it."""
+    _interrupted.set()
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in list(_running):
+        _end(process)
+
+
 def grade(
     folder: Path, out: Path, notebook: str, seed: int, jobs: int = 1, isolated: bool = True
 ) -> pd.DataFrame:
@@ -194,35 +232,25 @@ def grade(
     todo = list(submissions(folder, notebook))
     results = out / "results"
     results.mkdir(parents=True, exist_ok=True)
-    known: dict[str, Exercise] = exercises(notebook)
-    for name in known:
+    for name in exercises(notebook):
         _expected(name, seed)
+    how = {"isolation": "bubblewrap" if isolated else "NONE", "seed": seed, "versions": versions()}
     rows = []
+    _interrupted.clear()
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        running = {
-            pool.submit(_statuses, item, notebook, seed, isolated, results): item for item in todo
-        }
-        for done in tqdm(as_completed(running), total=len(todo), desc="grading", unit="student"):
-            for name, status in done.result().items():
-                exercise = known[name]
-                rows.append(
-                    {
-                        "student": running[done].student,
-                        "notebook": notebook,
-                        "exercise": exercise.title,
-                        "points": exercise.points if status == RIGHT else 0,
-                        "out of": exercise.points,
-                        "status": status,
-                        "isolation": "bubblewrap" if isolated else "NONE",
-                        "seed": seed,
-                        "versions": versions(),
-                    }
-                )
-    order = {exercise.title: i for i, exercise in enumerate(known.values())}
+        try:
+            running = {
+                pool.submit(_statuses, item, notebook, seed, isolated, results): item
+                for item in todo
+            }
+            for done in tqdm(as_completed(running), total=len(todo), desc="grading", unit="file"):
+                rows += _rows(running[done], notebook, done.result(), how)
+        except KeyboardInterrupt:
+            _stop(pool)
+            raise
+    rows.sort(key=lambda row: row["student"])
     book = pd.DataFrame(rows, columns=COLUMNS)
-    by = book["exercise"].map(order)
-    book = book.assign(by=by).sort_values(["student", "by"]).drop(columns="by")
     part = out / "gradebook.csv.part"
     book.to_csv(part, index=False)
     part.replace(out / "gradebook.csv")
-    return book.reset_index(drop=True)
+    return book

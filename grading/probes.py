@@ -23,6 +23,7 @@ import contextlib as _contextlib
 import io as _io
 import json
 import math
+import numbers
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -35,11 +36,12 @@ from torch.utils.benchmark import timer
 def _plain(x, digits=4):
     if isinstance(x, Tensor):
         digits = 4 if x.dtype == torch.float64 else 2
-        numbers = _plain(x.detach().double().flatten().tolist(), digits)
-        return [str(x.dtype), list(x.shape), numbers]
+        listed = _plain(x.detach().double().flatten().tolist(), digits)
+        return [str(x.dtype), list(x.shape), listed]
     if isinstance(x, (list, tuple)):
         return [_plain(item, digits) for item in x]
-    return round(float(x), digits) + 0.0 if isinstance(x, (float, np.floating)) else x
+    number = isinstance(x, numbers.Real) and not isinstance(x, bool)
+    return round(float(x), digits) + 0.0 if number else x
 
 
 def _quietly(compute):
@@ -73,6 +75,17 @@ MODEL = """
 _shape = (_whole(8, 20), 12, 24, _whole(1, 4), 16)
 _model = _filled(_quietly(lambda: DecoderOnlyTransformer(*_shape, 3, 0.0)), _random)
 _ids = torch.randint(_shape[0], (2, _whole(3, 9)), generator=_random)
+"""
+
+CLOCK = """
+class _Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+_clock = _Clock()
 """
 
 PROBES = {
@@ -223,6 +236,69 @@ _show(lambda: list(generate(_model, _ids, 4, 5.0, generator=_random).shape))
         MODEL
         + """
 _show(lambda: [beam_search(_model, _ids[:1], 3, beams) for beams in (1, 2, 40)])
+""",
+    ),
+    "token_times": Probe(
+        "05",
+        (),
+        CLOCK
+        + """
+_seconds = [_whole(1, 9) / 4 for _ in range(5)]
+
+
+def _tokens():
+    for seconds in _seconds:
+        _clock.now += seconds
+        yield "token"
+
+
+def _start():
+    _clock.now += 0.5
+    return _tokens()
+
+
+_show(lambda: token_times(_start, _clock))
+""",
+    ),
+    "measure": Probe(
+        "05",
+        (),
+        CLOCK
+        + """
+_log = []
+
+
+def _task(name, seconds):
+    def run():
+        _clock.now += seconds if name in _log else 7 * seconds
+        _log.append(name)
+
+    return run
+
+
+_tasks = {name: _task(name, _whole(1, 9) / 4) for name in ("a", "b", "c")}
+_show(lambda: sorted(measure(_tasks, 4, _clock).items()))
+_show(lambda: [_log.count(name) for name in _tasks])
+_show(lambda: any(a == b for a, b in zip(_log[3:], _log[4:], strict=False)))
+""",
+    ),
+    "operations": Probe(
+        "05",
+        ("causal_mask", "attention", "multi_head", "feed_forward", "decoder_layer", "model"),
+        MODEL
+        + """
+_model.num_layers = _shape[3]
+_sizes = [(1, 1), (1, _whole(2, 16)), (_whole(2, 6), _whole(6, 16))]
+_show(lambda: [operations(_model, n, t) for n, t in _sizes])
+""",
+    ),
+    "exponent": Probe(
+        "05",
+        (),
+        """
+_tokens = np.array([10.0, 20.0, 50.0, 100.0, 500.0])
+_times = 0.01 * _tokens ** _whole(1, 4) * np.exp(_draw(5).numpy() / 5)
+_show(lambda: exponent(_tokens, _times))
 """,
     ),
 }

@@ -1,6 +1,10 @@
 """Grading in a sandbox: honest answers get their points, nothing else does, and the batch ends."""
 
 import json
+import re
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -305,7 +309,7 @@ def book(tmp_path_factory):
     nbformat.write(with_answer(RIGHT), folder / "honest in a folder" / "01_attention (1).ipynb")
     begin = time.monotonic()
     patch = pytest.MonkeyPatch()
-    patch.setattr(batch, "CELL_SECONDS", 8)
+    patch.setattr(batch, "CELL_SECONDS", 6)
     patch.setattr(batch, "NOTEBOOK_SECONDS", 40)
     table = batch.grade(folder, out, "01", SEED, jobs=2)
     patch.undo()
@@ -386,14 +390,76 @@ def test_nothing_is_left_behind(book):
 
 
 def test_every_course_answer_is_right_and_each_is_judged_alone(tmp_path):
-    """The worked answers of 01 to 03 as submissions; then one of them wrong: only it loses."""
+    """The worked answers as submissions; then one of them wrong: only it loses."""
     from grading.batch import grade_one
     from grading.graft import exercises, master
 
-    for number in ("01", "02", "03"):
+    for number in ("02", "05"):
         path = tmp_path / f"{number}.ipynb"
         nbformat.write(master(number), path)
         assert grade_one(path, number, 5, True) == dict.fromkeys(exercises(number), "right")
     nbformat.write(with_answer(WRONG, **{n: e.code for n, e in exercises("01").items()}), path)
     found = grade_one(path, "01", 5, True)
     assert list(found.values()) == ["wrong", "right", "right", "right"]
+
+
+def handed_in(folder, **sources):
+    folder.mkdir()
+    for name, source in sources.items():
+        nbformat.write(with_answer(source), folder / f"{name}.ipynb")
+    return str(folder)
+
+
+def test_without_bubblewrap_it_refuses_and_says_what_to_do(tmp_path, monkeypatch, capsys):
+    from grading import __main__, sandbox
+
+    monkeypatch.setattr(sandbox, "why_not", lambda: "there is none")
+    folder = handed_in(tmp_path / "in", one=RIGHT)
+    out = tmp_path / "out"
+    assert __main__.main(["grade", folder, "--notebook", "01", "--out", str(out)]) == 2
+    assert "there is none" in capsys.readouterr().err
+    assert not out.exists()
+    command = ["grade", folder, "--notebook", "01", "--out", str(out), "--no-isolation"]
+    assert __main__.main([*command, "--seed", "3"]) == 0
+    book = (out / "gradebook.csv").read_text(encoding="utf-8")
+    assert ",NONE,3," in book and "bubblewrap" not in book
+
+
+@pytest.mark.parametrize("content", [None, []])
+def test_nothing_to_grade_is_said(tmp_path, capsys, content):
+    from grading import __main__
+
+    folder = tmp_path / "in"
+    if content is not None:
+        folder.mkdir()
+    assert __main__.main(["grade", str(folder), "--notebook", "01", "--out", str(tmp_path)]) == 2
+    assert str(folder) in capsys.readouterr().err
+
+
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path):
+    slow = "import time\ntime.sleep(3)\n" + RIGHT
+    folder = handed_in(tmp_path / "in", a=RIGHT, b=slow, c=slow + "# c", d=slow + "# d")
+    out = tmp_path / "out"
+    options = ["--notebook", "01", "--out", str(out), "--seed", "8", "--jobs", "1"]
+    command = [sys.executable, "-m", "grading", "grade", folder, *options]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        **pipes,
+    ) as process:
+        end = time.monotonic() + 60
+        while not list(out.glob("results/*.json")) and time.monotonic() < end:
+            time.sleep(0.1)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate(timeout=20)[1]
+    assert process.returncode == 2
+    assert "run the same command with --seed 8 to go on" in errors
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("results/*.json")}
+    assert 1 <= len(kept) < 4
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert re.search(r"^d +2 +10$", done.stdout, re.M)
+    assert all(path.stat().st_mtime_ns == then for path, then in kept.items())
+    assert len(list(out.glob("results/*.json"))) == 4
