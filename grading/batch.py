@@ -128,7 +128,8 @@ def _judge(to_run: dict[str, Answer], seed: int, isolated: bool) -> dict[str, st
 def _pytest(work: Path, names: list[str]) -> dict[str, dict[str, str]]:
     """Outcomes by notebook and cell; none for what was not reached within the deadline."""
     results = work / "results.json"
-    options = ["--nbval", "--nbval-kernel-name", sandbox.NAME, "-p", "grading.watchdog"]
+    options = ["-p", "nbval.plugin", "--nbval", "--nbval-kernel-name", sandbox.NAME]
+    options += ["-p", "grading.watchdog"]
     options += ["--nbval-cell-timeout", str(CELL_SECONDS), "-p", "no:cacheprovider", "-q"]
     options += ["-c", os.devnull, "--rootdir", str(work)]
     environment = os.environ | {
@@ -136,6 +137,7 @@ def _pytest(work: Path, names: list[str]) -> dict[str, dict[str, str]]:
         "GRADING_SPEC": str(work / "specs"),
         "GRADING_SOCKETS": str(work / "sockets"),
         "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
     }
     command = [sys.executable, "-m", "pytest", *options, *names]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
