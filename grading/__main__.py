@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     add = commands.add_parser("grade", help="grade a folder of submissions for one notebook")
     add.add_argument("submissions", type=Path, help="one notebook or folder for each student")
-    add.add_argument("--notebook", required=True, choices=["01", "02", "03", "05"])
+    add.add_argument("--notebook", required=True, choices=["01", "02", "03", "04", "05"])
     add.add_argument("--out", type=Path, default=Path("grades"), help="folder for the gradebook")
     add.add_argument(
         "--seed", type=int, help="draws the inputs; the same seed gives the same grades"

@@ -66,11 +66,97 @@ def course_answer(name: str) -> str:
     return exercises(PROBES[name].notebook)[name].code
 
 
+BASES = {
+    "attention": ("softmax", "causal_mask", "attention", "multi_head"),
+    "transformer": ("feed_forward", "decoder_layer", "model"),
+    "generation": ("keep_top_k", "keep_top_p", "next_token"),
+}
+ATTEND = """
+class MultiHeadAttention(MultiHeadAttention):
+    def attend(self, q, k, v):
+        return attention(q, k, v, causal_mask(q.size(-2), k.size(-2), q.device))
+"""
+ATTRIBUTES = """
+class DecoderOnlyTransformer(DecoderOnlyTransformer):
+    def __init__(
+        self, vocab_size, d_model, d_ff, num_layers, max_seq_len, num_heads=1, dropout=0.1
+    ):
+        super().__init__(vocab_size, d_model, d_ff, num_layers, max_seq_len, num_heads, dropout)
+        self.num_layers, self.max_seq_len = num_layers, max_seq_len
+        self.num_heads, self.d_head = num_heads, d_model // num_heads
+
+    dtype = property(lambda self: self.token_embedding.weight.dtype)
+    device = property(lambda self: self.token_embedding.weight.device)
+
+    def check_input(self, input_ids, past_kv, use_cache):
+        stored = 0 if past_kv is None else past_kv.length
+        if stored + input_ids.size(1) > self.max_seq_len:
+            raise ValueError("too long")
+"""
+MODULES = """
+def _module(name, source):
+    module = ModuleType(name)
+    vars(module).update({n: v for n, v in globals().items() if not n.startswith("_")})
+    exec(source, vars(module))
+    return module
+
+
+"""
+PATIENTS = """
+kv_cache = ModuleType("kv_cache")
+kv_cache.GrowingCache = GrowingCache
+attention.MultiHeadAttention = MultiHeadAttention
+transformer.DecoderOnlyTransformer = DecoderOnlyTransformer
+
+
+class WithAttention(DecoderOnlyTransformer):
+    def __init__(self, vocab_size, d_model, *rest, **options):
+        super().__init__(vocab_size, d_model, *rest, **options)
+        for layer in self.layers:
+            layer.attention = self.attention_class(d_model, layer.attention.num_heads)
+
+
+class WithCache(DecoderOnlyTransformer):
+    def new_cache(self, batch_size):
+        return self.cache_class(self, batch_size)
+"""
+
+
+def piece(name: str) -> str:
+    """Code that a probe stands on: the course's answer to an exercise, or a part of notebook 04."""
+    if name == "bases":
+        return _bases()
+    if name == "patients":
+        return PATIENTS.strip()
+    if name == "cached_layer":
+        return _cell("class DecoderLayer(")
+    if name.startswith("sick_"):
+        return _cell(f"class Patient{name[-1]}(").split("\n\n\nexamine(")[0]
+    return course_answer(name)
+
+
+def _bases() -> str:
+    """What notebooks 01 to 03 built, as the modules that 04 imports: nothing in it has a cache."""
+    made = MODULES.strip() + "\n\n\n"
+    more = {"attention": ATTEND, "transformer": ATTRIBUTES, "generation": ""}
+    for module, answers in BASES.items():
+        source = "\n\n\n".join(map(course_answer, answers)) + more[module]
+        made += f"{module} = _module({module!r}, {source!r})\n"
+        if module == "attention":
+            made += "causal_mask, softmax = attention.causal_mask, attention.softmax\n"
+            made += "MultiHeadAttention = attention.MultiHeadAttention\n"
+    return made + "next_token = generation.next_token\ndel MultiHeadAttention"
+
+
+def _cell(start: str) -> str:
+    return next(c.source for c in master("04").cells if start in c.source and c.cell_type == "code")
+
+
 def graft(name: str, answer: Answer, seed: int) -> NotebookNode:
     """The notebook for one exercise, without outputs; the probe is its last cell."""
     probe = PROBES[name]
     sources = [PREAMBLE.replace("SEED", str(seed)).strip()]
-    sources += [course_answer(other) for other in probe.needs]
+    sources += [piece(other) for other in probe.needs]
     sources += [*answer.before, answer.code or "", *answer.after]
     cells = [new_code_cell(source, metadata=IGNORED) for source in sources]
     cells.append(new_code_cell(probe.code.strip()))

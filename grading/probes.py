@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Probe:
-    """How to grade one exercise: which of the course's answers it stands on, and what to print."""
+    """How to grade one exercise: what it stands on, and what to print.
+
+    `needs` names exercises, whose answers by the course come first, and pieces of `graft.piece`.
+    """
 
     notebook: str
     needs: tuple[str, ...]
@@ -25,6 +28,7 @@ import json
 import math
 import numbers
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import torch
@@ -75,6 +79,60 @@ MODEL = """
 _shape = (_whole(8, 20), 12, 24, _whole(1, 4), 16)
 _model = _filled(_quietly(lambda: DecoderOnlyTransformer(*_shape, 3, 0.0)), _random)
 _ids = torch.randint(_shape[0], (2, _whole(3, 9)), generator=_random)
+"""
+
+CACHE = """
+_sizes = (_whole(1, 4), _whole(1, 4), _whole(1, 4))
+_made_for = SimpleNamespace(
+    num_layers=2, num_heads=2, d_head=3, max_seq_len=12, dtype=torch.float64,
+    device=torch.device("cpu"),
+)
+
+
+def _appended(cache, portions):
+    found = []
+    for k, v in portions:
+        found += [cache.append(layer, k + layer, v - layer) for layer in (0, 1)]
+        found.append([cache.length, cache.batch_size])
+    return found
+
+
+_portions = [(_draw(2, 2, n, 3), _draw(2, 2, n, 3)) for n in _sizes]
+"""
+
+CACHED = """
+_shape = (_whole(8, 20), 12, 24, _whole(2, 4), 16)
+
+
+def _model_of(made):
+    return _filled(_quietly(lambda: made(*_shape, 3, 0.0)), _random)
+
+
+def _in_portions(model, ids, sizes):
+    past, found = None, []
+    for part in ids.split(sizes, dim=1):
+        logits, past = model(part, past_kv=past, use_cache=True)
+        found.append(logits)
+    return found
+
+
+def _ends(compute):
+    try:
+        compute()
+        return "it ran"
+    except ValueError:
+        return "ValueError"
+
+
+_ids = torch.randint(_shape[0], (2, 16), generator=_random)
+_cut = _whole(2, 7)
+"""
+
+PATIENT = """
+_show(lambda: _in_portions(_model, _ids, [_cut, 1, 1, 3, 10 - _cut, 1]))
+_show(lambda: _in_portions(_model, _ids.flip(1), [_cut, 2, 14 - _cut]))
+_show(lambda: _in_portions(_model, _ids[:1], [1, 1, 1, 3, 10]))
+_show(lambda: _in_portions(_model, _ids[:1], [16]))
 """
 
 CLOCK = """
@@ -299,6 +357,108 @@ _show(lambda: [operations(_model, n, t) for n, t in _sizes])
 _tokens = np.array([10.0, 20.0, 50.0, 100.0, 500.0])
 _times = 0.01 * _tokens ** _whole(1, 4) * np.exp(_draw(5).numpy() / 5)
 _show(lambda: exponent(_tokens, _times))
+""",
+    ),
+    "growing_cache": Probe(
+        "04",
+        ("bases",),
+        CACHE
+        + """
+_show(lambda: _appended(GrowingCache(_made_for, 2), _portions))
+_show(lambda: _appended(GrowingCache(_made_for, 2), _portions[::-1]))
+_show(lambda: GrowingCache(_made_for, 2).length)
+""",
+    ),
+    "cached_attention": Probe(
+        "04",
+        ("bases", "growing_cache"),
+        CACHE
+        + """
+_layer = _filled(_quietly(lambda: MultiHeadAttention(6, 2)), _random)
+_x = _draw(2, 9, 6)
+
+
+def _attended(sizes):
+    cache = GrowingCache(_made_for, 2)
+    parts = [_layer(part, cache, layer) for part in _x.split(sizes, dim=1) for layer in (0, 1)]
+    return [parts, cache.length, cache.keys, cache.values]
+
+
+_show(lambda: _layer(_x))
+_show(lambda: [_attended([9]), _attended([1] * 9), _attended([4, 2, 3])])
+""",
+    ),
+    "cached_model": Probe(
+        "04",
+        ("bases", "growing_cache", "cached_attention", "cached_layer"),
+        CACHED
+        + """
+_model = _model_of(DecoderOnlyTransformer)
+_show(lambda: [_model(_ids)[0], _model(_ids)[1] is None])
+"""
+        + PATIENT
+        + """
+_past = _quietly(lambda: _model(_ids, use_cache=True)[1])
+_show(lambda: [_past.length, _ends(lambda: _model(_ids[:, :1], _past, True))])
+""",
+    ),
+    "decode_loop": Probe(
+        "04",
+        ("bases", "growing_cache", "cached_attention", "cached_layer", "cached_model"),
+        CACHED
+        + """
+_model = _model_of(DecoderOnlyTransformer)
+_fed = []
+_model.register_forward_pre_hook(lambda module, given: _fed.append(given[0].size(1)))
+_ways = [(_ids[:, :_cut], use_cache) for use_cache in (True, False)]
+_show(lambda: [list(decode_loop(_model, ids, 5, way, temperature=0)) for ids, way in _ways])
+_show(lambda: _fed)
+_first = _quietly(lambda: next(iter(decode_loop(_model, _ids[:1, :4], 1, True, temperature=0))))
+_stop = {"stop_token": int(_first), "temperature": 0}
+_show(lambda: list(decode_loop(_model, _ids[:1, :4], 5, True, **_stop)))
+""",
+    ),
+    "preallocated_cache": Probe(
+        "04",
+        ("bases",),
+        CACHE
+        + """
+_show(lambda: _appended(PreallocatedCache(_made_for, 2), _portions))
+_cache = _quietly(lambda: PreallocatedCache(_made_for, 2))
+_place = _cache.keys.data_ptr(), _cache.values.data_ptr()
+_show(lambda: _appended(_cache, _portions[::-1]) + [_cache.nbytes])
+_show(lambda: _place == (_cache.keys.data_ptr(), _cache.values.data_ptr()))
+_at = [k.data_ptr() for k, _ in [_cache.append(1, *map(torch.clone, _portions[0]))]]
+_show(lambda: _at == [_cache.keys[1].data_ptr()])
+""",
+    ),
+    **{
+        f"patient_{number}": Probe(
+            "04",
+            (
+                *("bases", "growing_cache", "cached_attention", "cached_layer", "cached_model"),
+                *("patients", f"sick_{number}"),
+            ),
+            f"{CACHED}\n_model = _model_of(Cured{number})\n{PATIENT}",
+        )
+        for number in (1, 2, 3, 4)
+    },
+    "reorder": Probe(
+        "04",
+        ("bases", "growing_cache"),
+        CACHE
+        + """
+_rows = torch.cat([torch.tensor([1, 0]), torch.randint(2, (_whole(1, 4),), generator=_random)])
+
+
+def _reordered():
+    cache = GrowingCache(_made_for, 2)
+    _appended(cache, _portions)
+    cache.reorder(_rows)
+    return [cache.batch_size, _appended(cache, [(k[_rows], v[_rows]) for k, v in _portions])]
+
+
+_show(_reordered)
 """,
     ),
 }

@@ -394,13 +394,52 @@ def test_every_course_answer_is_right_and_each_is_judged_alone(tmp_path):
     from grading.batch import grade_one
     from grading.graft import exercises, master
 
-    for number in ("02", "05"):
+    for number in ("02", "04", "05"):
         path = tmp_path / f"{number}.ipynb"
         nbformat.write(master(number), path)
         assert grade_one(path, number, 5, True) == dict.fromkeys(exercises(number), "right")
     nbformat.write(with_answer(WRONG, **{n: e.code for n, e in exercises("01").items()}), path)
     found = grade_one(path, "01", 5, True)
     assert list(found.values()) == ["wrong", "right", "right", "right"]
+
+
+MISTAKES_IN_04 = {
+    "growing_cache": ("dim=2", "dim=-2 if layer else 0"),
+    "cached_attention": ("self.attend(q, k, v)", "attention.attention(q, k, v)"),
+    "cached_model": ("arange(start, start +", "arange(0,"),
+    "decode_loop": ("token[:, None] if use_cache else ", ""),
+    "preallocated_cache": ("self.lengths[layer] = end", "self.lengths[0] = end"),
+    "patient_1": ("[-num_queries:]", "[:num_queries]"),
+    "patient_2": ("if layer == 0:", "if layer >= 0:"),
+    "patient_3": ("kv_cache.GrowingCache(self, batch_size)", "super().new_cache(batch_size)"),
+    "patient_4": ("q.size(-2), k.size(-2), q", "k.size(-2), k.size(-2), q"),
+    "reorder": ("keys[rows]", "keys[rows.sort().values]"),
+}
+
+
+def test_notebook_04_is_graded_without_a_right_cache_in_reach(tmp_path):
+    """Every answer wrong: none is right. An answer that reaches for the right one finds none."""
+    from grading.batch import grade_one
+    from grading.graft import exercises, master, piece
+
+    path = tmp_path / "04.ipynb"
+    notebook = nbformat.from_dict(json.loads(json.dumps(master("04"))))
+    for name, (right, wrong) in MISTAKES_IN_04.items():
+        cell = notebook.cells[index_of(notebook, name)]
+        assert right in cell.source, name
+        cell.source = cell.source.replace(right, wrong)
+    nbformat.write(notebook, path)
+    assert grade_one(path, "04", 5, True) == dict.fromkeys(exercises("04"), "wrong")
+    given = {name: " ".join(map(piece, grading_needs(name))) for name in exercises("04")}
+    assert all("torch.cat" not in given[name] for name in ("growing_cache", "preallocated_cache"))
+    assert "cache.append" not in given["cached_attention"]
+    assert "start +" not in given["cached_model"]
+
+
+def grading_needs(name):
+    from grading.probes import PROBES
+
+    return PROBES[name].needs
 
 
 def handed_in(folder, **sources):
