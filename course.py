@@ -53,7 +53,8 @@ def setup() -> None:
 def lab_command() -> list:
     """What opens JupyterLab, also as root in a container and on a machine without a display."""
     command = [PYTHON, "-m", "jupyterlab", "--ServerApp.root_dir=" + str(ROOT)]
-    command.append("--LabApp.default_url=/lab/tree/notebooks/01_attention.ipynb")
+    first = min((path.name for path in ROOT.glob("notebooks/*.ipynb")), default="")
+    command.append("--LabApp.default_url=/lab/tree/notebooks/" + first)
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")
     if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
@@ -88,11 +89,10 @@ def main(arguments: list) -> int:
         print(USAGE, file=sys.stderr)
         return 2
     setup()
-    if task == "lab":
-        return call(lab_command() + rest)
     if task == "test":
         return run_tests(rest)
-    return call([PYTHON, "-m", "course_utils.train"] + rest) if task == "train" else 0
+    commands = {"lab": lab_command(), "train": [PYTHON, "-m", "course_utils.train"]}
+    return call(commands[task] + rest) if task in commands else 0
 
 
 if __name__ == "__main__":

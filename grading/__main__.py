@@ -1,42 +1,96 @@
-"""What instructors run: `python -m grading --help`."""
+"""What instructors run: hand the exercises out, and grade what comes back."""
 
 import argparse
+import importlib.util
 import os
 import random
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 from . import sandbox
 from .batch import grade
+
+NOTEBOOKS = ("01", "02", "03", "04", "05")
+NEEDED = {"nbgrader": "instructor", "distributed": "cluster"}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 with a message if something cannot be done."""
+    given = _parser().parse_args(arguments)
+    try:
+        return {"release": _release, "grade": _grade}[given.command](given)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _refuse(f"{where}{error.strerror or error}.")
+    except ValueError as error:
+        return _refuse(str(error))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m grading", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
+    add = commands.add_parser("release", help="make what students get: a folder and a zip")
+    add.add_argument("--notebook", choices=NOTEBOOKS, help="only this one (default: each)")
+    add.add_argument("--out", type=Path, default=Path("handouts"), help="where to put it")
     add = commands.add_parser("grade", help="grade a folder of submissions for one notebook")
     add.add_argument("submissions", type=Path, help="one notebook or folder for each student")
-    add.add_argument("--notebook", required=True, choices=["01", "02", "03", "04", "05"])
+    add.add_argument("--notebook", required=True, choices=NOTEBOOKS)
     add.add_argument("--out", type=Path, default=Path("grades"), help="folder for the gradebook")
     add.add_argument(
         "--seed", type=int, help="draws the inputs; the same seed gives the same grades"
     )
-    add.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    add.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="submissions at a time")
+    add.add_argument("--dask", metavar="ADDRESS", help="work on the cluster of this Dask scheduler")
+    add.add_argument("--no-feedback", action="store_true", help="no page for each student: faster")
     add.add_argument("--no-isolation", action="store_true", help="run students' code unprotected")
-    given = parser.parse_args(arguments)
-    reason = None if given.no_isolation else sandbox.why_not()
+    return parser
+
+
+def _missing(*modules: str) -> str | None:
+    """What to install, if one of these modules is not there."""
+    for name in modules:
+        if not importlib.util.find_spec(name):
+            extra = f'pip install -c constraints.txt -e ".[test,{NEEDED[name]}]"'
+            return f"This needs {name}, which is not installed: {extra}"
+    return None
+
+
+def _release(given: argparse.Namespace) -> int:
+    if why := _missing("nbgrader"):
+        return _refuse(why)
+    from .release import release
+
+    for notebook in [given.notebook] if given.notebook else NOTEBOOKS:
+        print(release(notebook, given.out))
+    return 0
+
+
+def _grade(given: argparse.Namespace) -> int:
+    reason = None if given.no_isolation or given.dask else sandbox.why_not()
     if reason:
         return _refuse(
             f"Students' code cannot be isolated here: {reason}. Grade on Linux with bubblewrap, or "
             "run students' code unprotected with --no-isolation (every row will say so)."
         )
+    needed = [] if given.no_feedback else ["nbgrader"]
+    if why := _missing(*needed, *(["distributed"] if given.dask else [])):
+        return _refuse(why + ("" if given.no_feedback else " (or use --no-feedback)"))
+    if given.jobs < 1:
+        return _refuse(f"--jobs {given.jobs}: at least one submission has to be graded at a time.")
     seed = random.SystemRandom().randrange(2**31) if given.seed is None else given.seed
     try:
         book = grade(
-            given.submissions, given.out, given.notebook, seed, given.jobs, not given.no_isolation
+            given.submissions,
+            given.out,
+            given.notebook,
+            seed,
+            given.jobs,
+            isolated=not given.no_isolation,
+            feedback=not given.no_feedback,
+            dask=given.dask,
         )
-    except OSError as error:
-        return _refuse(f"{error.filename}: {error.strerror}.")
     except KeyboardInterrupt:
         return _refuse(
             f"Interrupted. What was graded is kept in {given.out}: run the same command with "
@@ -44,10 +98,16 @@ def main(arguments: list[str] | None = None) -> int:
         )
     if book.empty:
         return _refuse(f"{given.submissions} holds no submissions: one notebook or folder each.")
-    table = book.groupby("student")[["points", "out of"]].sum()
-    print(table.to_string())
+    _summary(book)
     print(f"seed {seed}; written to {given.out / 'gradebook.csv'}")
     return 0
+
+
+def _summary(book: pd.DataFrame) -> None:
+    """Points by student, and how many have each exercise right."""
+    print(book.groupby("student")[["points", "out of"]].sum().to_string(), end="\n\n")
+    right = book.assign(right=book["status"] == "right").groupby("exercise", sort=False)["right"]
+    print(right.agg(["sum", "size"]).set_axis(["right", "of"], axis=1).to_string(), end="\n\n")
 
 
 def _refuse(message: str) -> int:

@@ -31,16 +31,24 @@ class Answer:
     after: list[str] = field(default_factory=list)
 
 
-def read_notebook(path: Path) -> NotebookNode:
-    """The notebook at `path`, as nbformat 4. Raises Unreadable."""
+def read(path: Path) -> bytes:
+    """The content of a submission. Raises Unreadable if it is not a file of a sensible size."""
     try:
         if path.is_symlink():
-            raise Unreadable("a symbolic link: hand in the notebook itself")
+            raise Unreadable("is a symbolic link: hand in the notebook itself")
+        if not path.is_file():
+            raise Unreadable("is no regular file")
         if path.stat().st_size > LARGEST:
-            raise Unreadable(f"larger than {LARGEST // 1_000_000} MB: clear its outputs")
-        text = path.read_text(encoding="utf-8")
+            raise Unreadable(f"is larger than {LARGEST // 1_000_000} MB: clear its outputs")
+        return path.read_bytes()
     except OSError as error:
         raise Unreadable(f"cannot be read ({error.strerror})") from None
+
+
+def parse(content: bytes) -> NotebookNode:
+    """The notebook that a file holds, as nbformat 4. Raises Unreadable."""
+    try:
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise Unreadable("is not text in UTF-8, so it is no notebook") from None
     if not text.strip():

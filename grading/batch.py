@@ -1,33 +1,23 @@
 """Grade a folder of submissions: every one gets its rows, and the batch always ends."""
 
-import functools
+import csv
 import hashlib
 import json
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import nbformat
 import pandas as pd
-from nbformat.v4 import new_output
 from tqdm import tqdm
 
-from . import sandbox
-from .answers import Answer, Unreadable, answers, is_stub, read_notebook
-from .graft import exercises, expected_output, graft, master
+from . import judge
+from .answers import Answer, Unreadable, answers, parse, read
+from .graft import exercises, master
 
-CELL_SECONDS = 20
-NOTEBOOK_SECONDS = 60
-RIGHT, WRONG, MISSING, UNTOUCHED = "right", "wrong", "missing", "not done"
 COLUMNS = [
     *("student", "notebook", "exercise", "points", "out of", "status"),
     *("isolation", "seed", "versions"),
@@ -48,125 +38,110 @@ def submissions(folder: Path, notebook: str) -> Iterator[Submission]:
 
     Raises OSError if `folder` cannot be read.
     """
+    seen: set[str] = set()
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
+        student = _name(entry, seen)
+        seen.add(student)
         if entry.is_symlink():
-            yield Submission(entry.name, None, "is a symbolic link: hand in the file itself")
+            yield Submission(student, None, "is a symbolic link: hand in the file itself")
         elif entry.is_dir():
-            yield _in_folder(entry, notebook)
+            yield _in_folder(entry, notebook, student)
         elif entry.suffix == ".ipynb":
-            yield Submission(entry.stem, entry)
+            yield Submission(student, entry)
         else:
             kind = entry.suffix or "a file without an ending"
-            yield Submission(
-                entry.name, None, f"is {kind}, not a notebook (.ipynb): unpack it first"
-            )
+            yield Submission(student, None, f"is {kind}, not a notebook (.ipynb): unpack it first")
 
 
-def _in_folder(folder: Path, notebook: str) -> Submission:
+def _name(entry: Path, seen: set[str]) -> str:
+    """What a student is called: the name of the file or folder, and another one for each."""
+    names = [entry.stem] if entry.suffix == ".ipynb" else []
+    names += [entry.name, *(f"{entry.name} ({n})" for n in range(2, len(seen) + 3))]
+    readable = [name.encode("utf-8", "replace").decode() for name in names]
+    return next(name for name in readable if name not in seen)
+
+
+def _in_folder(folder: Path, notebook: str, student: str) -> Submission:
     found = [
         path
         for path in sorted(folder.glob("*.ipynb"))
         if path.name.startswith(f"{notebook}_") or len(list(folder.glob("*.ipynb"))) == 1
     ]
     if not found:
-        return Submission(folder.name, None, f"holds no notebook {notebook}_....ipynb")
+        return Submission(student, None, f"holds no notebook {notebook}_....ipynb")
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
-        return Submission(folder.name, None, f"holds more than one notebook {notebook}: {names}")
-    return Submission(folder.name, found[0])
+        return Submission(student, None, f"holds more than one notebook {notebook}: {names}")
+    return Submission(student, found[0])
 
 
-_running: set[subprocess.Popen] = set()
-_interrupted = threading.Event()
-
-
-@functools.cache
-def _expected(name: str, seed: int) -> str:
-    return expected_output(name, seed)
-
-
-def grade_one(path: Path, notebook: str, seed: int, isolated: bool) -> dict[str, str]:
+def grade_one(path: Path, notebook: str, seed: int, isolated: bool = True) -> dict[str, str]:
     """The status of each exercise of one submission. Raises Unreadable."""
-    found = answers(read_notebook(path), master(notebook))
-    statuses, to_run = {}, {}
-    for name in exercises(notebook):
-        answer = found[name]
-        if answer.code is None or not answer.code.strip():
-            statuses[name] = MISSING
-        elif is_stub(answer.code, exercises(notebook)[name].code):
-            statuses[name] = UNTOUCHED
-        else:
-            to_run[name] = answer
-    if to_run:
-        statuses |= _judge(to_run, seed, isolated)
-    return {name: statuses[name] for name in exercises(notebook)}
+    found = answers(parse(read(path)), master(notebook))
+    return judge.judge(found, judge.task(notebook, seed, isolated))[0]
 
 
-def _judge(to_run: dict[str, Answer], seed: int, isolated: bool) -> dict[str, str]:
-    """Run `pytest --nbval` on one graft for each answer; only a probe that passes is right."""
-    work = Path(tempfile.mkdtemp(prefix="grading-"))
-    try:
-        probes = {}
-        for name, answer in to_run.items():
-            notebook = graft(name, answer, seed)
-            printed = new_output("stream", name="stdout", text=_expected(name, seed))
-            notebook.cells[-1].outputs = [printed]
-            notebook.cells[-1].execution_count = 1
-            nbformat.write(notebook, work / f"{name}.ipynb")
-            probes[name] = str(len(notebook.cells) - 1)
-        (work / "sockets").mkdir()
-        sandbox.kernelspec(work / "specs", work / "sockets", isolated)
-        outcomes = _pytest(work, [f"{name}.ipynb" for name in to_run])
-        passed = {n for n, cell in probes.items() if outcomes.get(n, {}).get(cell) == "passed"}
-        return {name: RIGHT if name in passed else WRONG for name in to_run}
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+@dataclass(frozen=True)
+class Batch:
+    """Where a batch keeps its results, and how it judges."""
 
+    out: Path
+    task: judge.Task
 
-def _pytest(work: Path, names: list[str]) -> dict[str, dict[str, str]]:
-    """Outcomes by notebook and cell; none for what was not reached within the deadline."""
-    results = work / "results.json"
-    options = ["-p", "nbval.plugin", "--nbval", "--nbval-kernel-name", sandbox.NAME]
-    options += ["-p", "grading.watchdog"]
-    options += ["--nbval-cell-timeout", str(CELL_SECONDS), "-p", "no:cacheprovider", "-q"]
-    options += ["-c", os.devnull, "--rootdir", str(work)]
-    environment = os.environ | {
-        "GRADING_RESULTS": str(results),
-        "GRADING_SPEC": str(work / "specs"),
-        "GRADING_SOCKETS": str(work / "sockets"),
-        "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-    }
-    command = [sys.executable, "-m", "pytest", *options, *names]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(
-        command, cwd=work, env=environment, start_new_session=True, **quiet
-    ) as process:
-        _running.add(process)
+    def kept(self, content: bytes) -> Path:
+        """The file with the result of a submission of this content: another for each task."""
+        task = self.task
+        parts = [task.notebook, str(task.seed), str(task.isolated), versions()]
+        parts += [f"{name} {printed}" for name, printed in task.expected.items()]
+        key = hashlib.sha256(content + "\0".join(parts).encode()).hexdigest()
+        return self.out / "results" / f"{key}.json"
+
+    def page(self, student: str) -> Path:
+        """The file with a student's feedback; its name is the student's where that is plain."""
+        plain = re.sub(r"[^\w .()-]", "_", student).strip(" .")[:80]
+        if plain != student:
+            plain += "-" + hashlib.sha256(student.encode()).hexdigest()[:8]
+        return self.out / "feedback" / f"{plain}.html"
+
+    def all(self, statuses: str) -> dict[str, str]:
+        return dict.fromkeys(exercises(self.task.notebook), statuses)
+
+    def prepare(self, item: Submission) -> tuple[dict[str, str] | None, dict[str, Answer], Path]:
+        """The statuses if they are known already; else None, the answers, and where results go."""
+        nowhere = Path()
+        if item.path is None:
+            return self.all(item.problem), {}, nowhere
         try:
-            process.wait(timeout=NOTEBOOK_SECONDS * len(names))
-        except subprocess.TimeoutExpired:
-            pass
-        finally:
-            _end(process)
-    if _interrupted.is_set():
-        raise RuntimeError("interrupted")
-    return json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
+            content = read(item.path)
+            kept = self.kept(content)
+            if kept.exists() and (not self.task.feedback or self.page(item.student).exists()):
+                return json.loads(kept.read_text(encoding="utf-8")), {}, kept
+            return None, answers(parse(content), master(self.task.notebook)), kept
+        except Unreadable as error:
+            return self.all(f"the file {error}"), {}, nowhere
+        except Exception as error:
+            return self.all(f"could not be graded ({_reason(error)})"), {}, nowhere
+
+    def keep(self, item: Submission, kept: Path, judged: Callable[[], tuple]) -> dict[str, str]:
+        """Write what was found, the page first; an error is a status too, and is not kept."""
+        try:
+            statuses, page = judged()
+        except Exception as error:
+            return self.all(f"could not be graded ({_reason(error)})")
+        if page:
+            _write(self.page(item.student), page)
+        _write(kept, json.dumps(statuses))
+        return statuses
 
 
-def _end(process: subprocess.Popen) -> None:
-    """End pytest and the kernels that it has started."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    _running.discard(process)
-
-
-def _key(submission: Submission, notebook: str, seed: int, isolated: bool) -> str:
-    parts = [notebook, str(seed), str(isolated), versions()]
-    content = submission.path.read_bytes() if submission.path else submission.problem.encode()
-    return hashlib.sha256(content + "\0".join(parts).encode()).hexdigest()
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8", errors="replace")
+    part.replace(path)
 
 
 def versions() -> str:
@@ -177,82 +152,92 @@ def _reason(error: Exception) -> str:
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
-def _statuses(
-    submission: Submission, notebook: str, seed: int, isolated: bool, results: Path
-) -> dict[str, str]:
-    """Statuses from an earlier run of the same content, or by grading; an error is a status too."""
-    if submission.path is None:
-        return dict.fromkeys(exercises(notebook), submission.problem)
-    try:
-        kept = results / f"{_key(submission, notebook, seed, isolated)}.json"
-        if kept.exists():
-            return json.loads(kept.read_text(encoding="utf-8"))
-        statuses = grade_one(submission.path, notebook, seed, isolated)
-    except Unreadable as error:
-        return dict.fromkeys(exercises(notebook), f"the file {error}")
-    except Exception as error:
-        return dict.fromkeys(exercises(notebook), f"could not be graded ({_reason(error)})")
-    part = kept.with_suffix(".part")
-    part.write_text(json.dumps(statuses), encoding="utf-8")
-    part.replace(kept)
-    return statuses
-
-
-def _rows(item: Submission, notebook: str, statuses: dict[str, str], how: dict) -> list[dict]:
+def _rows(item: Submission, statuses: dict[str, str], task: judge.Task) -> list[dict]:
     """The rows of the gradebook for one submission."""
+    isolation = "bubblewrap" if task.isolated else "NONE"
     return [
         {
-            "student": item.student,
-            "notebook": notebook,
+            "student": _not_a_formula(item.student),
+            "notebook": task.notebook,
             "exercise": exercise.title,
-            "points": exercise.points if statuses[name] == RIGHT else 0,
+            "points": exercise.points if statuses[name] == judge.RIGHT else 0,
             "out of": exercise.points,
             "status": statuses[name],
-            **how,
+            "isolation": isolation,
+            "seed": task.seed,
+            "versions": versions(),
         }
-        for name, exercise in exercises(notebook).items()
+        for name, exercise in exercises(task.notebook).items()
     ]
 
 
-def _stop(pool: ThreadPoolExecutor) -> None:
-    """After an interrupt: start nothing more, end what runs, and keep no result of it."""
-    _interrupted.set()
-    pool.shutdown(wait=False, cancel_futures=True)
-    for process in list(_running):
-        _end(process)
+def _not_a_formula(name: str) -> str:
+    """A name that a spreadsheet does not compute."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
+
+
+@contextmanager
+def _here(jobs: int) -> Iterator[tuple[Callable[..., Future], Callable]]:
+    """Judge on this machine, `jobs` submissions at a time. An interrupt ends what runs."""
+    judge.resume()
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        try:
+            yield pool.submit, as_completed
+        except BaseException:
+            judge.interrupt()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+@contextmanager
+def _on_dask(address: str) -> Iterator[tuple[Callable[..., Future], Callable]]:
+    """Judge on the workers of a Dask cluster: a submission whose worker dies goes to another."""
+    import distributed
+
+    with distributed.Client(address, timeout="10s") as client:
+
+        def submit(function: Callable, *given: object) -> distributed.Future:
+            return client.submit(function, *given, pure=False)
+
+        yield submit, distributed.as_completed
 
 
 def grade(
-    folder: Path, out: Path, notebook: str, seed: int, jobs: int = 1, isolated: bool = True
+    folder: Path,
+    out: Path,
+    notebook: str,
+    seed: int,
+    jobs: int = 1,
+    isolated: bool = True,
+    feedback: bool = False,
+    dask: str | None = None,
 ) -> pd.DataFrame:
     """Grade every submission for one notebook; writes and returns the gradebook.
 
     `out` keeps the result of each submission, so that a run that was interrupted goes on where it
-    was, and a corrected submission is graded alone.
+    was, and a corrected submission is graded alone. With `feedback`, a page for each student is
+    written too. `dask` is the address of a Dask scheduler whose workers do the work.
     Raises OSError if the folders cannot be used, ValueError for an unknown notebook.
     """
     todo = list(submissions(folder, notebook))
-    results = out / "results"
-    results.mkdir(parents=True, exist_ok=True)
-    for name in exercises(notebook):
-        _expected(name, seed)
-    how = {"isolation": "bubblewrap" if isolated else "NONE", "seed": seed, "versions": versions()}
-    rows = []
-    _interrupted.clear()
-    with ThreadPoolExecutor(max_workers=jobs) as pool:
-        try:
-            running = {
-                pool.submit(_statuses, item, notebook, seed, isolated, results): item
-                for item in todo
-            }
-            for done in tqdm(as_completed(running), total=len(todo), desc="grading", unit="file"):
-                rows += _rows(running[done], notebook, done.result(), how)
-        except KeyboardInterrupt:
-            _stop(pool)
-            raise
-    rows.sort(key=lambda row: row["student"])
-    book = pd.DataFrame(rows, columns=COLUMNS)
-    part = out / "gradebook.csv.part"
-    book.to_csv(part, index=False)
-    part.replace(out / "gradebook.csv")
+    (out / "results").mkdir(parents=True, exist_ok=True)
+    batch = Batch(out, judge.task(notebook, seed, isolated, feedback))
+    found, running = {}, {}
+    bar = tqdm(total=len(todo), desc="grading", unit="file")
+    with bar, _on_dask(dask) if dask else _here(jobs) as (submit, completed):
+        for item in todo:
+            statuses, given, kept = batch.prepare(item)
+            if statuses is None:
+                running[submit(judge.judge, given, batch.task, item.student)] = item, kept
+            else:
+                found[item.student] = statuses
+                bar.update()
+        for done in completed(running):
+            item, kept = running[done]
+            found[item.student] = batch.keep(item, kept, done.result)
+            bar.update()
+    rows = [row for item in todo for row in _rows(item, found[item.student], batch.task)]
+    book = pd.DataFrame(sorted(rows, key=lambda row: row["student"]), columns=COLUMNS)
+    text = book.to_csv(index=False, quoting=csv.QUOTE_MINIMAL)
+    _write(out / "gradebook.csv", text)
     return book

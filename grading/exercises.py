@@ -27,8 +27,11 @@ STUB = 'raise NotImplementedError("Your turn: the card above says what to build.
 STEPS = (LockCells, ClearSolutions, ClearOutput, CheckCellMetadata, ComputeChecksums)
 
 
-def student_edition(notebook: NotebookNode) -> NotebookNode:
-    """A worked notebook as a student gets it. Raises nbgrader's errors for wrong metadata."""
+def student_edition(notebook: NotebookNode, handout: bool = False) -> NotebookNode:
+    """A worked notebook as a student gets it. Raises nbgrader's errors for wrong metadata.
+
+    In a hand-out it stays in its folder, and nothing shows the course's version.
+    """
     worked = {c.metadata.get("nbgrader", {}).get("grade_id"): c.source for c in notebook.cells}
     config = Config({"ClearSolutions": {"code_stub": {"python": STUB}}})
     resources = {}
@@ -37,18 +40,18 @@ def student_edition(notebook: NotebookNode) -> NotebookNode:
     cells = []
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
-        if cell.cell_type == "markdown":
+        if cell.cell_type == "markdown" and not handout:
             cell.source = cell.source.replace("](../", "](../../")
         cells.append(cell)
         grading = cell.metadata.get("nbgrader", {})
-        if grading.get("grade"):
+        if grading.get("grade") and not handout:
             exercise = grading["grade_id"].removesuffix("_check")
-            cells.append(_go_on(GO_ON.get(exercise) or _plain(worked[exercise]), cell["id"]))
+            cells.append(_go_on(GO_ON.get(exercise) or without_marks(worked[exercise]), cell["id"]))
     notebook.cells = cells
     return notebook
 
 
-def _plain(source: str) -> str:
+def without_marks(source: str) -> str:
     """A worked cell without the lines that mark its solution."""
     lines = source.splitlines()
     return "\n".join(line for line in lines if not line.strip().startswith("### "))

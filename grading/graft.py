@@ -5,6 +5,7 @@ code gets in: no outputs, no metadata, no checks. Each exercise stands on the co
 the others, so that a mistake is paid for once, and only on those that it needs.
 """
 
+import ast
 import contextlib
 import io
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from nbformat.v4 import new_code_cell, new_notebook
 from .answers import Answer
 from .probes import PREAMBLE, PROBES
 
-NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS, PACKAGE = ROOT / "notebooks", ROOT / "course_utils"
 IGNORED = {"tags": ["nbval-ignore-output"]}
 
 
@@ -71,55 +73,49 @@ BASES = {
     "transformer": ("feed_forward", "decoder_layer", "model"),
     "generation": ("keep_top_k", "keep_top_p", "next_token"),
 }
-ATTEND = """
-class MultiHeadAttention(MultiHeadAttention):
-    def attend(self, q, k, v):
-        return attention(q, k, v, causal_mask(q.size(-2), k.size(-2), q.device))
-"""
-ATTRIBUTES = """
-class DecoderOnlyTransformer(DecoderOnlyTransformer):
-    def __init__(
-        self, vocab_size, d_model, d_ff, num_layers, max_seq_len, num_heads=1, dropout=0.1
-    ):
-        super().__init__(vocab_size, d_model, d_ff, num_layers, max_seq_len, num_heads, dropout)
-        self.num_layers, self.max_seq_len = num_layers, max_seq_len
-        self.num_heads, self.d_head = num_heads, d_model // num_heads
-
-    dtype = property(lambda self: self.token_embedding.weight.dtype)
-    device = property(lambda self: self.token_embedding.weight.device)
-
-    def check_input(self, input_ids, past_kv, use_cache):
-        stored = 0 if past_kv is None else past_kv.length
-        if stored + input_ids.size(1) > self.max_seq_len:
-            raise ValueError("too long")
+SIZES = """
+        self.max_seq_len = max_seq_len
+        self.num_layers = num_layers
+        self.num_heads = num_heads
+        self.d_head = d_model // num_heads
 """
 MODULES = """
+from typing import Any
+
+
 def _module(name, source):
     module = ModuleType(name)
     vars(module).update({n: v for n, v in globals().items() if not n.startswith("_")})
     exec(source, vars(module))
     return module
-
-
 """
-PATIENTS = """
-kv_cache = ModuleType("kv_cache")
-kv_cache.GrowingCache = GrowingCache
-attention.MultiHeadAttention = MultiHeadAttention
-transformer.DecoderOnlyTransformer = DecoderOnlyTransformer
 
 
-class WithAttention(DecoderOnlyTransformer):
-    def __init__(self, vocab_size, d_model, *rest, **options):
-        super().__init__(vocab_size, d_model, *rest, **options)
-        for layer in self.layers:
-            layer.attention = self.attention_class(d_model, layer.attention.num_heads)
+def built(room: str, answers: tuple[str, ...] | None = None) -> str:
+    """A room of the package as notebooks 01 to 03 built it, without its imports.
+
+    Its last class also has what notebook 04 asks of it. Nothing in it stores keys or values.
+    """
+    source = "\n\n\n".join(map(course_answer, answers or BASES[room]))
+    if room == "attention":
+        source += _methods(room, "MultiHeadAttention", "attend")
+    if room == "transformer":
+        embedding = "\n        self.token_embedding = "
+        source = source.replace(embedding, SIZES.rstrip() + embedding)
+        source += _methods(room, "DecoderOnlyTransformer", "dtype", "device", "check_input")
+    return source
 
 
-class WithCache(DecoderOnlyTransformer):
-    def new_cache(self, batch_size):
-        return self.cache_class(self, batch_size)
-"""
+def _methods(room: str, class_name: str, *names: str) -> str:
+    """Methods of a class in the package, to stand at the end of another class."""
+    text = (PACKAGE / f"{room}.py").read_text(encoding="utf-8")
+    (body,) = [n.body for n in ast.parse(text).body if getattr(n, "name", "") == class_name]
+    lines, found = text.splitlines(), ""
+    for part in body:
+        if getattr(part, "name", "") in names:
+            start = min([part.lineno, *(mark.lineno for mark in part.decorator_list)])
+            found += "\n\n" + "\n".join(lines[start - 1 : part.end_lineno])
+    return found
 
 
 def piece(name: str) -> str:
@@ -127,7 +123,7 @@ def piece(name: str) -> str:
     if name == "bases":
         return _bases()
     if name == "patients":
-        return PATIENTS.strip()
+        return _cell("class WithAttention(")
     if name == "cached_layer":
         return _cell("class DecoderLayer(")
     if name.startswith("sick_"):
@@ -138,11 +134,9 @@ def piece(name: str) -> str:
 def _bases() -> str:
     """What notebooks 01 to 03 built, as the modules that 04 imports: nothing in it has a cache."""
     made = MODULES.strip() + "\n\n\n"
-    more = {"attention": ATTEND, "transformer": ATTRIBUTES, "generation": ""}
-    for module, answers in BASES.items():
-        source = "\n\n\n".join(map(course_answer, answers)) + more[module]
-        made += f"{module} = _module({module!r}, {source!r})\n"
-        if module == "attention":
+    for room in BASES:
+        made += f"{room} = _module({room!r}, {built(room)!r})\n"
+        if room == "attention":
             made += "causal_mask, softmax = attention.causal_mask, attention.softmax\n"
             made += "MultiHeadAttention = attention.MultiHeadAttention\n"
     return made + "next_token = generation.next_token\ndel MultiHeadAttention"

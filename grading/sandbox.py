@@ -1,20 +1,29 @@
-"""The kernel in which a student's code runs: nothing of the machine but Python, for a short time.
+"""Where a student's code runs: nothing of the machine but Python, for a short time.
 
-Bubblewrap gives it its own processes, no network, a read-only system and a work folder in memory.
+Bubblewrap gives it its own processes, no network, a read-only system and folders in memory. In
+there, `forker.py` imports torch once for all exercises of a submission and forks a kernel for each.
 Source: https://github.com/containers/bubblewrap
 """
 
+import functools
 import json
 import os
+import random
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-NAME = "graded"
-LIMITS = "ulimit -v 4000000 -t 120 -f 100000"
+TIME, DIED, OUTPUT, DISK = "time was up", "the kernel died", "too much output", "too much on disk"
+HANDOUT = Path("/handout")
+LIMITS = "echo 1000 > /proc/self/oom_score_adj; ulimit -u 50 -v 4000000 -t 120 -f 100000"
+AGAIN = 'while :; do "$@"; sleep 0.1; done'
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/alternatives")
+HERE = Path(__file__).resolve().parent
 INSIDE = {
     "HOME": "/sandbox",
     "PATH": "/usr/bin:/bin",
@@ -25,13 +34,14 @@ INSIDE = {
 }
 
 
+@functools.cache
 def why_not() -> str | None:
     """Why a kernel cannot be isolated on this machine; None if it can."""
     if not sys.platform.startswith("linux"):
         return f"bubblewrap is a program for Linux, and this is {sys.platform}"
     if not shutil.which("bwrap"):
         return "bubblewrap is not installed (on Debian and Ubuntu: apt install bubblewrap)"
-    trial = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"]
+    trial = ["bwrap", *_apart(), "--ro-bind", "/", "/", *_as_nobody(), "true"]
     done = subprocess.run(trial, capture_output=True, text=True, check=False)
     if done.returncode:
         said = done.stderr.strip()
@@ -39,39 +49,90 @@ def why_not() -> str | None:
     return None
 
 
-def kernelspec(folder: Path, sockets: Path, isolated: bool) -> Path:
-    """Write the kernelspec `NAME` into `folder` and return `folder`.
+@contextmanager
+def kernels(folder: Path, name: str, isolated: bool, handout: Path | None = None) -> Iterator[None]:
+    """While this lasts, a kernelspec `name` in `folder` / "specs" starts kernels in one sandbox.
 
-    `sockets` is the only place outside that the kernel can write to.
+    `folder` / "sockets" / `name` is the only place outside that they can write to. With `handout`,
+    the sandbox shows that folder, and its `course_utils` can be imported there.
     """
-    python = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    sockets = folder / "sockets" / name
+    sockets.mkdir(parents=True)
+    sockets.chmod(0o777)
+    address = str(sockets / "forker")
+    command = [sys.executable, "-I", "-S", str(HERE / "connect.py"), address, "{connection_file}"]
+    variables = {"PYTHONPATH": str(handout)} if handout else {}
+    if not isolated:
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        variables["OMP_NUM_THREADS"] = "1"
     spec = {
-        "argv": _bubblewrap(sockets, python) if isolated else python,
-        "display_name": NAME,
+        "argv": command,
+        "display_name": name,
         "language": "python",
         "interrupt_mode": "message",
-        "env": {} if isolated else {"OMP_NUM_THREADS": "1"},
+        "env": variables if not isolated else {},
     }
-    target = folder / NAME
-    target.mkdir(parents=True, exist_ok=True)
+    target = folder / "specs" / name
+    target.mkdir(parents=True)
     (target / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
-    return folder
+    if not isolated:
+        yield
+        return
+    forker = ["setpriv", "--pdeathsig", "KILL", "bash", "-c", AGAIN, "bash"]
+    forker += _bubblewrap(sockets, address, handout)
+    silent = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    silent["stderr"] = None if os.environ.get("GRADING_DEBUG") else subprocess.DEVNULL
+    with subprocess.Popen(forker, start_new_session=True, **silent) as process:
+        try:
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
-def _bubblewrap(sockets: Path, command: list[str]) -> list[str]:
+def _apart() -> list[str]:
+    """Namespaces. As root, no users of its own: the sandbox becomes an ordinary user instead."""
+    if os.geteuid():
+        return ["--unshare-all"]
+    shared = ("ipc", "pid", "net", "uts", "cgroup-try")
+    return [f"--unshare-{name}" for name in shared] + [
+        word for right in ("SETUID", "SETGID", "SETPCAP") for word in ("--cap-add", f"CAP_{right}")
+    ]
+
+
+def _as_nobody() -> list[str]:
+    """For root: a user whom no one else is, since Linux does not limit root's processes."""
+    if os.geteuid():
+        return []
+    user = str(random.SystemRandom().randrange(10**6, 10**9))
+    drop = ["--clear-groups", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]
+    return ["setpriv", "--reuid", user, "--regid", user, *drop]
+
+
+def _bubblewrap(sockets: Path, address: str, handout: Path | None) -> list[str]:
+    """The command that runs the forker in a sandbox."""
     prefixes = {Path(p).resolve() for p in (sys.prefix, sys.base_prefix)}
     shown = [Path(p) for p in SYSTEM if os.path.exists(p)]
     shown += [p for p in sorted(prefixes) if not p.is_relative_to("/usr")]
-    options = ["--unshare-all", "--die-with-parent", "--new-session", "--clearenv"]
-    options += ["--proc", "/proc", "--dev", "/dev", "--size", "50000000", "--tmpfs", "/tmp"]
-    options += ["--size", "50000000", "--tmpfs", "/sandbox"]
+    options = [*_apart(), "--die-with-parent", "--new-session", "--clearenv"]
+    options += ["--proc", "/proc", "--dev", "/dev"]
+    for folder in ("/tmp", "/sandbox", "/dev/shm"):
+        options += ["--perms", "1777", "--size", "50000000", "--tmpfs", folder]
+    above = {parent for path in (*shown, sockets) for parent in path.parents}
+    for folder in sorted(above - {Path("/"), Path("/tmp")}):
+        options += ["--perms", "0755", "--dir", str(folder)]
     for path in shown:
         options += ["--ro-bind", str(path), str(path)]
     for name in ("course_utils", "grading"):
         installed = Path(sysconfig.get_path("purelib")) / name
         options += ["--tmpfs", str(installed)] if installed.exists() else []
+    options += ["--ro-bind", str(HERE / "forker.py"), "/forker.py"]
     options += ["--bind", str(sockets), str(sockets)]
-    for name, value in INSIDE.items():
+    inside, start = INSIDE, Path("/sandbox")
+    if handout:
+        options += ["--ro-bind", str(handout), str(HANDOUT)]
+        inside, start = INSIDE | {"PYTHONPATH": str(HANDOUT)}, HANDOUT / "notebooks"
+    options += ["--remount-ro", "/dev", "--remount-ro", "/"]
+    for name, value in inside.items():
         options += ["--setenv", name, value]
-    run = ["bwrap", *options, "--chdir", "/sandbox", *command]
-    return ["bash", "-c", f'{LIMITS}; exec "$@"', "bash", *run]
+    run = [*_as_nobody(), "bash", "-c", f'{LIMITS}; exec "$@"', "bash"]
+    return ["bwrap", *options, "--chdir", str(start), *run, sys.executable, "/forker.py", address]

@@ -1,6 +1,7 @@
 """Grading in a sandbox: honest answers get their points, nothing else does, and the batch ends."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -78,7 +79,7 @@ def softmax(scores):
                 pass
         except BaseException:
             pass""",
-    "huge output": WRONG + "print('x' * 30_000_000)\n",
+    "huge output": WRONG + "print('x' * 100_000_000)\n",
     "memory bomb": "kept = [bytearray(10**9) for _ in range(100)]\n" + WRONG,
     "many processes": """
 import os, time
@@ -143,6 +144,29 @@ async def always(*a, **k):
     return {"status": "ok", "execution_count": 1, "payload": [], "user_expressions": {}}
 get_ipython().kernel.do_execute = always""",
     "skip markers": "# NBVAL_SKIP\n# NBVAL_IGNORE_OUTPUT\n" + WRONG,
+    "fills the disk outside": WRONG
+    + """
+import glob, os
+from ipykernel.kernelapp import IPKernelApp
+folder = os.path.dirname(IPKernelApp.instance().ip)
+def softmax(scores):
+    for number in range(10_000):
+        with open(f"{folder}/{number}", "wb") as file:
+            file.write(bytes(10**6))
+    return WRONG""",
+    "fills the memory through files": """
+import itertools
+def softmax(scores):
+    for number in itertools.count():
+        with open(f"/dev/shm/{number}", "wb") as file:
+            file.write(bytes(10**6))""",
+    "debugs the forker": """
+import ctypes, os
+ctypes.CDLL(None).ptrace(16, 2, 0, 0)
+with open("/proc/2/mem", "r+b") as memory:
+    memory.write(b"x")
+"""
+    + WRONG,
     "deletes itself": WRONG
     + "import shutil\nshutil.rmtree('/sandbox', True)\nshutil.rmtree('/tmp', True)\n",
     "tensor that lies": """
@@ -289,7 +313,7 @@ SILLY = {
 @pytest.fixture(scope="module")
 def book(tmp_path_factory):
     """The gradebook of one batch with all of them, and how long it took."""
-    from grading import batch, sandbox
+    from grading import batch, judge, sandbox
 
     assert sandbox.why_not() is None, sandbox.why_not()
     folder, out = tmp_path_factory.mktemp("handed in"), tmp_path_factory.mktemp("grades")
@@ -309,8 +333,8 @@ def book(tmp_path_factory):
     nbformat.write(with_answer(RIGHT), folder / "honest in a folder" / "01_attention (1).ipynb")
     begin = time.monotonic()
     patch = pytest.MonkeyPatch()
-    patch.setattr(batch, "CELL_SECONDS", 6)
-    patch.setattr(batch, "NOTEBOOK_SECONDS", 40)
+    patch.setattr(judge, "CELL_SECONDS", 6)
+    patch.setattr(judge, "NOTEBOOK_SECONDS", 40)
     table = batch.grade(folder, out, "01", SEED, jobs=2)
     patch.undo()
     return {"table": table, "seconds": time.monotonic() - begin, "folder": folder, "out": out}
@@ -341,7 +365,7 @@ def test_an_honest_answer_gets_its_points(book, student):
     assert points(book, student) == 2
 
 
-@pytest.mark.parametrize("student", [*ATTACKERS, "attack symlink.ipynb"])
+@pytest.mark.parametrize("student", [*ATTACKERS, "attack symlink"])
 def test_an_attack_gets_none(book, student):
     assert points(book, student) == 0
 
@@ -368,25 +392,78 @@ def test_the_gradebook_is_on_disk_and_says_how(book):
     assert set(kept["isolation"]) == {"bubblewrap"}
     assert set(kept["seed"]) == {SEED}
     graded = kept[kept["student"].isin([*HONEST_ONES, *ATTACKERS])]
-    assert set(graded["status"]) == {"right", "wrong", "not done"}
+    gave_up = {"time was up", "the kernel died", "too much output", "too much on disk"}
+    assert set(graded["status"]) == {"right", "wrong", "not done", *gave_up}
 
 
 def test_a_second_run_reads_what_the_first_has_found_and_grades_only_what_is_new(book, monkeypatch):
-    from grading import batch
+    from grading import batch, judge
 
     graded = []
-    grade_one = batch.grade_one
-    monkeypatch.setattr(batch, "grade_one", lambda *a: graded.append(a[0].name) or grade_one(*a))
+    right = judge.judge
+    monkeypatch.setattr(judge, "judge", lambda *a: graded.append(a[2]) or right(*a))
     corrected = book["folder"] / "attack plainly wrong.ipynb"
     nbformat.write(with_answer(RIGHT + "# corrected"), corrected)
     again = batch.grade(book["folder"], book["out"], "01", SEED, jobs=2)
-    readable = {name for name in graded if name not in SILLY}
-    assert readable == {corrected.name}
+    assert graded == ["attack plainly wrong"]
     assert points({"table": again}, "attack plainly wrong") == 2
 
 
 def test_nothing_is_left_behind(book):
     assert not list(Path("/usr").glob("owned"))
+
+
+def test_an_attack_costs_only_the_exercise_that_it_is_in(tmp_path):
+    """What is left behind is gone when the next one is judged; a dead sandbox is replaced."""
+    from grading.batch import grade_one
+    from grading.graft import course_answer
+
+    for attack in ("kills everything", "fills the disk outside", "debugs the forker"):
+        notebook = with_answer(ATTACKS[attack], causal_mask=course_answer("causal_mask"))
+        nbformat.write(notebook, tmp_path / "one.ipynb")
+        found = grade_one(tmp_path / "one.ipynb", "01", SEED)
+        assert found["softmax"] not in ("right", "not done")
+        assert found["causal_mask"] == "right", attack
+
+
+def test_no_kernel_knows_an_answer_before_it_has_been_judged():
+    """The kernels of one submission share a sandbox: the order of the exercises protects them."""
+    from grading.graft import course_answer, exercises, piece
+    from grading.probes import PROBES
+
+    for number in ("01", "02", "03", "04", "05"):
+        order = list(exercises(number))
+        for name in order:
+            given = [piece(other) for other in PROBES[name].needs]
+            for later in order[order.index(name) :]:
+                assert course_answer(later) not in given, (name, later)
+
+
+def test_five_hundred_submissions_and_the_strangest_files_get_their_rows(tmp_path):
+    from grading.batch import grade
+
+    folder, stub = tmp_path / "in", EDITION.read_bytes()
+    folder.mkdir()
+    for number in range(500):
+        (folder / f"student {number:03}.ipynb").write_bytes(stub)
+    os.mkfifo(folder / "a pipe.ipynb")
+    (folder / "=cmd().ipynb").write_bytes(stub)
+    (folder / "student 007").mkdir()
+    (folder / "..ipynb").write_bytes(stub)
+    (folder / "huge.ipynb").write_bytes(b'{"nbformat": 4, "cells": ["' + b"x" * 10**8 + b'"]}')
+    (folder / "links out").mkdir()
+    (folder / "links out" / "01_a.ipynb").symlink_to("/etc/passwd")
+    Path(os.fsdecode(bytes(folder) + b"/not \xff utf-8.ipynb")).write_bytes(stub)
+    book = grade(folder, tmp_path / "out", "01", SEED).groupby("student")["status"].first()
+    assert len(book) == 506
+    assert list(book[[f"student {n:03}" for n in range(500)]].drop("student 007")) == [
+        "not done"
+    ] * 499
+    assert book["student 007"] == "holds no notebook 01_....ipynb"
+    assert book["student 007.ipynb"] == book["'=cmd()"] == book["not ? utf-8"] == "not done"
+    assert "no regular file" in book["a pipe"]
+    assert "larger than 20 MB" in book["huge"]
+    assert "symbolic link" in book["links out"]
 
 
 def test_every_course_answer_is_right_and_each_is_judged_alone(tmp_path):
@@ -411,7 +488,7 @@ MISTAKES_IN_04 = {
     "preallocated_cache": ("self.lengths[layer] = end", "self.lengths[0] = end"),
     "patient_1": ("[-num_queries:]", "[:num_queries]"),
     "patient_2": ("if layer == 0:", "if layer >= 0:"),
-    "patient_3": ("kv_cache.GrowingCache(self, batch_size)", "super().new_cache(batch_size)"),
+    "patient_3": ("return GrowingCache(self, batch_size)", "return super().new_cache(batch_size)"),
     "patient_4": ("q.size(-2), k.size(-2), q", "k.size(-2), k.size(-2), q"),
     "reorder": ("keys[rows]", "keys[rows.sort().values]"),
 }
@@ -459,7 +536,7 @@ def test_without_bubblewrap_it_refuses_and_says_what_to_do(tmp_path, monkeypatch
     assert "there is none" in capsys.readouterr().err
     assert not out.exists()
     command = ["grade", folder, "--notebook", "01", "--out", str(out), "--no-isolation"]
-    assert __main__.main([*command, "--seed", "3"]) == 0
+    assert __main__.main([*command, "--seed", "3", "--no-feedback"]) == 0
     book = (out / "gradebook.csv").read_text(encoding="utf-8")
     assert ",NONE,3," in book and "bubblewrap" not in book
 
@@ -480,6 +557,7 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path):
     folder = handed_in(tmp_path / "in", a=RIGHT, b=slow, c=slow + "# c", d=slow + "# d")
     out = tmp_path / "out"
     options = ["--notebook", "01", "--out", str(out), "--seed", "8", "--jobs", "1"]
+    options.append("--no-feedback")
     command = [sys.executable, "-m", "grading", "grade", folder, *options]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(

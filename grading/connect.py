@@ -1,0 +1,32 @@
+"""What Jupyter starts as a kernel: asks the sandbox's forker for one, and lives as long as it does.
+
+python connect.py SOCKET CONNECTION_FILE
+"""
+
+import socket
+import sys
+import time
+from pathlib import Path
+
+PATIENCE = 40.0  # seconds for a sandbox to start, on a busy machine
+
+
+def main(address: str, connection_file: str) -> None:
+    """Returns when the kernel has ended. Raises OSError if there is no sandbox."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        forker = socket.socket(socket.AF_UNIX)
+        try:
+            forker.connect(address)
+            break
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+    request = Path(connection_file).read_text(encoding="utf-8").replace("\n", " ")
+    forker.sendall(request.encode() + b"\n")
+    forker.recv(1)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,134 @@
+"""The page a student gets back: points, own code, and what the course's checks say of it.
+
+The student's own cells and the *visible* checks are run once more, in a kernel of their own, over
+the hand-out that the student has. What decides the points, the probes and their inputs, is never
+near that kernel, so it cannot be on the page.
+"""
+
+import atexit
+import base64
+import functools
+import html
+import re
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from .answers import Answer
+from .graft import exercises, master, piece
+from .probes import PROBES
+
+LONGEST = 2000
+NOTHING_RUNS = (
+    '<meta http-equiv="Content-Security-Policy" '
+    "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
+)
+IGNORED = {"tags": ["nbval-ignore-output"]}
+WORDS = {"right": "right", "not done": "not done yet", "missing": "not in the notebook"}
+_lock = threading.Lock()
+
+
+def handout(notebook: str) -> Path:
+    """A folder with the hand-out for `notebook`, made once for this process."""
+    with _lock:
+        return _handout(notebook)
+
+
+@functools.cache
+def _handout(notebook: str) -> Path:
+    from .release import release
+
+    folder = Path(tempfile.mkdtemp(prefix="handout-"))
+    atexit.register(shutil.rmtree, folder, True)
+    return release(notebook, folder)
+
+
+def notebook(
+    number: str, given: dict[str, Answer], outputs: list[list[dict]] | None = None
+) -> NotebookNode:
+    """The student's answers with the cells of notebook `number` that they stand on, and the checks.
+
+    `outputs` are those of its code cells, in their order.
+    """
+    cells = {c.metadata.get("nbgrader", {}).get("grade_id"): c for c in master(number).cells}
+    imports = next(c.source for c in master(number).cells if c.cell_type == "code")
+    made, shown = [new_code_cell(imports, metadata=IGNORED | {"part": ""})], set()
+    for name, answer in given.items():
+        needed = [n for n in PROBES[name].needs if n not in PROBES and n != "bases"]
+        sources = [piece(other) for other in needed if other not in shown]
+        made += [new_code_cell(source, metadata=IGNORED | {"part": ""}) for source in sources]
+        shown.update(needed)
+        sources = [*answer.before, answer.code or "", *answer.after, cells[f"{name}_check"].source]
+        made += [new_code_cell(source, metadata=IGNORED | {"part": name}) for source in sources]
+    for cell, found in zip(made, outputs or [], strict=False):
+        cell.outputs = [out for out in map(_plain, found) if out]
+    return new_notebook(cells=made)
+
+
+def _plain(output: dict) -> NotebookNode | None:
+    """An output without anything that a page could run, and short; None if nothing is left."""
+    kind = output.get("output_type")
+    if kind == "stream":
+        return nbformat.v4.new_output("stream", name="stdout", text=_short(output.get("text")))
+    if kind == "error":
+        lines = [_short(line) for line in list(output.get("traceback", []))[-30:]]
+        name, value = (_short(output.get(key)) for key in ("ename", "evalue"))
+        return nbformat.v4.new_output("error", ename=name, evalue=value, traceback=lines)
+    data = output.get("data") if isinstance(output.get("data"), dict) else {}
+    picture = data.get("image/png")
+    if _is_base64(picture):
+        kept = {"image/png": picture}
+    elif "text/plain" in data:
+        kept = {"text/plain": _short(data["text/plain"])}
+    else:
+        return None
+    return nbformat.v4.new_output("display_data", data=kept)
+
+
+def _short(text: object) -> str:
+    text = text if isinstance(text, str) else ""
+    more = len(text) - LONGEST
+    return f"{text[:LONGEST]}\n[{more} more characters]" if more > 0 else text
+
+
+def _is_base64(text: object) -> bool:
+    try:
+        content = text.replace("\n", "") if isinstance(text, str) else ""
+        return bool(base64.b64decode(content, validate=True))
+    except ValueError:
+        return False
+
+
+def page(number: str, student: str, statuses: dict[str, str], shown: NotebookNode) -> str:
+    """The HTML page: a table of points, then each exercise that was answered, with its outputs."""
+    from nbconvert import HTMLExporter
+
+    rows, cells = [], []
+    for name, exercise in exercises(number).items():
+        points = exercise.points if statuses[name] == "right" else 0
+        word = WORDS.get(statuses[name], statuses[name])
+        rows.append(
+            f"<tr><td>{html.escape(exercise.title)}</td><td>{points} of {exercise.points}</td>"
+            f"<td>{html.escape(word)}</td></tr>"
+        )
+        own = [cell for cell in shown.cells if cell.metadata["part"] == name]
+        title = f"## Exercise {exercise.title}\n\n{points} of {exercise.points} points: {word}."
+        cells += [new_markdown_cell(title), *own] if own else []
+    head = "<tr><th>exercise</th><th>points</th><th></th></tr>"
+    title = master(number).cells[0].source.splitlines()[0].removeprefix("# ")
+    top = (
+        f"<h1>{html.escape(title)}: feedback for {html.escape(student)}</h1>\n\n"
+        f"<table>{head}{''.join(rows)}</table>\n\n"
+        "<p>Below each answer stands what the course's check says of it. Points were given apart, "
+        "on other inputs, and with the course's answers to the exercises before.</p>"
+    )
+    document = new_notebook(cells=[new_markdown_cell(top), *cells])
+    document.metadata["title"] = f"Feedback for {student}"
+    exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)
+    made = exporter.from_notebook_node(document)[0].replace("<head>", f"<head>{NOTHING_RUNS}", 1)
+    return re.sub(r"<script\b.*?</script>", "", made, flags=re.DOTALL)

@@ -1,0 +1,122 @@
+"""Feedback pages: what the course's checks say, nothing that is hidden, and nothing that runs."""
+
+import base64
+
+import nbformat
+import pytest
+
+from course_utils.transformer import ROOT
+
+pytestmark = pytest.mark.instructor
+SEED = 987_654_321
+STUDENT = "Zoë <script>alert(0)<_script>"
+WRONG = """
+def softmax(scores):
+    return torch.exp(scores) / torch.exp(scores).sum(-1, keepdim=True)
+
+from IPython.display import HTML, Javascript, display
+display(HTML("<script>alert(1)</script>"), Javascript("alert(2)"))
+print("</pre><script>alert(3)</script>" + "x" * 20_000)
+"""
+CURIOUS = """
+import os, sys
+from pathlib import Path
+seen = [str(path) for top in ("/tmp", "/sandbox", "/handout", str(Path.home()))
+        for path in Path(top).rglob("*")]
+own = [path for path in seen if path.startswith("/handout/") or "/sockets" in path]
+print("files:", *[p for p in set(seen) - set(own) if p.endswith((".ipynb", "probes.py", ".csv"))])
+print("names:", *[name for name in globals() if name.startswith("_draw")])
+"""
+
+
+def handed_in(path, **sources):
+    edition = nbformat.read(ROOT / "notebooks" / "exercises" / "01_attention.ipynb", as_version=4)
+    for cell in edition.cells:
+        name = cell.metadata.get("nbgrader", {}).get("grade_id")
+        cell.source = sources.get(name, cell.source)
+    nbformat.write(edition, path)
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory):
+    from grading.batch import grade
+    from grading.graft import course_answer
+
+    folder, out = tmp_path_factory.mktemp("in"), tmp_path_factory.mktemp("out")
+    mask = course_answer("causal_mask") + CURIOUS
+    (folder / STUDENT).mkdir()
+    handed_in(folder / STUDENT / "01_a.ipynb", softmax=WRONG, causal_mask=mask)
+    (folder / "empty.ipynb").write_text("")
+    book = grade(folder, out, "01", SEED, feedback=True)
+    return book, {path.name: path.read_text(encoding="utf-8") for path in out.glob("feedback/*")}
+
+
+@pytest.fixture(scope="module")
+def page(graded):
+    (page,) = graded[1].values()
+    return page
+
+
+def test_it_says_what_the_checks_say_and_gives_the_points(graded, page):
+    rows = graded[0][graded[0]["student"] == STUDENT]
+    assert list(rows["status"]) == ["wrong", "right", "not done", "not done"]
+    assert "which holds NaN (not a number)" in page
+    assert "causal_mask is right: square" in page
+    for words in ("0 of 2", "2 of 2", "not done yet"):
+        assert words in page
+
+
+def test_it_shows_nothing_hidden(page):
+    """Neither seed, nor inputs, nor expected values; no file of the grader."""
+    from grading.graft import expected_output
+    from grading.probes import PROBES
+
+    assert str(SEED) not in page
+    assert "files:\n" in page and "names:\n" in page
+    for name in ("softmax", "causal_mask"):
+        for line in PROBES[name].code.strip().splitlines():
+            assert len(line) < 12 or line not in page
+        for line in expected_output(name, SEED).splitlines():
+            assert len(line) < 12 or line[:60] not in page
+
+
+def test_nothing_on_it_runs(page):
+    assert "<script" not in page
+    assert "Content-Security-Policy" in page
+    assert "alert(3)" in page, "the student's own text is shown, as text"
+    assert "more characters]" in page and "x" * 3000 not in page
+
+
+def test_outputs_are_reduced_to_text_and_pictures():
+    from grading.feedback import _plain
+
+    def shown(**data):
+        return _plain({"output_type": "display_data", "data": data})
+
+    picture = base64.b64encode(b"picture").decode()
+    assert shown(**{"image/png": picture}).data == {"image/png": picture}
+    attack = {"image/png": '"><script>alert(1)</script>', "text/plain": "a picture"}
+    assert shown(**attack).data == {"text/plain": "a picture"}
+    assert shown(**{"text/html": "<b>", "application/javascript": "alert(1)"}) is None
+    assert _plain({"output_type": "display_data", "data": 3}) is None
+
+
+def test_who_handed_in_no_notebook_gets_a_row_and_no_page(graded):
+    assert len(graded[1]) == 1
+    rows = graded[0][graded[0]["student"] == "empty"]
+    assert list(rows["status"]) == ["the file is empty"] * 4
+
+
+def test_a_second_run_makes_only_the_pages_that_are_missing(tmp_path):
+    from grading.batch import grade
+
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    handed_in(folder / "a.ipynb")
+    grade(folder, out, "01", SEED)
+    assert not (out / "feedback").exists()
+    grade(folder, out, "01", SEED, feedback=True)
+    (made,) = out.glob("feedback/*.html")
+    then = made.stat().st_mtime_ns
+    grade(folder, out, "01", SEED, feedback=True)
+    assert made.name == "a.html" and made.stat().st_mtime_ns == then
