@@ -11,6 +11,7 @@ import pandas as pd
 
 from . import sandbox
 from .batch import grade
+from .judge import NotFitToGrade
 
 NOTEBOOKS = ("01", "02", "03", "04", "05")
 NEEDED = {"nbgrader": "instructor", "distributed": "cluster"}
@@ -24,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _refuse(f"{where}{error.strerror or error}.")
-    except ValueError as error:
+    except (ValueError, NotFitToGrade) as error:
         return _refuse(str(error))
 
 

@@ -7,6 +7,7 @@ used.
 
 import ast
 import json
+import threading
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from nbformat import NotebookNode
 
 LARGEST = 20_000_000
 STUB = "raise NotImplementedError("
+_parser = threading.Lock()
 
 
 class Unreadable(ValueError):
@@ -117,11 +119,22 @@ def answers(submission: NotebookNode, master: NotebookNode) -> dict[str, Answer]
     return found
 
 
+def parsed(code: str) -> list[ast.stmt] | None:
+    """The statements of a source text; None if it is no Python.
+
+    One at a time: Python 3.11 counts the depth of nesting for all threads together.
+    """
+    with _parser:
+        try:
+            return ast.parse(code).body
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return None
+
+
 def is_stub(code: str, course_answer: str) -> bool:
     """Whether something that the exercise asks for still raises NotImplementedError."""
-    try:
-        body = ast.parse(code).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    body = parsed(code)
+    if body is None:
         return STUB in code
     wanted = _defines(course_answer)
     asked = [node for node in body if getattr(node, "name", None) in wanted]
@@ -130,10 +143,7 @@ def is_stub(code: str, course_answer: str) -> bool:
 
 def _defines(source: str) -> set[str]:
     """Names of the functions and classes at the top of a source text; none if it is no Python."""
-    try:
-        body = ast.parse(source).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return set()
+    body = parsed(source) or []
     return {n.name for n in body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
 
 

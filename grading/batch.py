@@ -216,22 +216,26 @@ def grade(
 
     `out` keeps the result of each submission, so that a run that was interrupted goes on where it
     was, and a corrected submission is graded alone. With `feedback`, a page for each student is
-    written too. `dask` is the address of a Dask scheduler whose workers do the work.
-    Raises OSError if the folders cannot be used, ValueError for an unknown notebook.
+    written too. `dask` is the address of a Dask scheduler whose workers do the work. First of all
+    the course's own answers are judged: a grader that fails them fails everybody.
+    Raises OSError if the folders cannot be used, ValueError for an unknown notebook, NotFitToGrade.
     """
     todo = list(submissions(folder, notebook))
     (out / "results").mkdir(parents=True, exist_ok=True)
     batch = Batch(out, judge.task(notebook, seed, isolated, feedback))
-    found, running = {}, {}
+    found, running, first = {}, {}, None
     bar = tqdm(total=len(todo), desc="grading", unit="file")
     with bar, _on_dask(dask) if dask else _here(jobs) as (submit, completed):
         for item in todo:
             statuses, given, kept = batch.prepare(item)
             if statuses is None:
+                first = first or submit(judge.judge_course, batch.task)
                 running[submit(judge.judge, given, batch.task, item.student)] = item, kept
             else:
                 found[item.student] = statuses
                 bar.update()
+        if first:
+            first.result()
         for done in completed(running):
             item, kept = running[done]
             found[item.student] = batch.keep(item, kept, done.result)

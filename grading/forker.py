@@ -23,14 +23,18 @@ FOLDERS = ("/sandbox", "/tmp", "/dev/shm")
 DUMPABLE = 4  # prctl's number for: may other processes of this user look into this one?
 
 
-def clean(sockets: Path, keep: set[Path]) -> None:
-    """End every other process of the sandbox and delete all that it could write, but `keep`."""
+def end_others() -> None:
+    """End every other process of the sandbox."""
     try:
         os.kill(-1, signal.SIGKILL)
         while True:
             os.waitpid(-1, 0)
     except (ProcessLookupError, ChildProcessError):
         pass
+
+
+def wipe(sockets: Path, keep: set[Path]) -> None:
+    """Delete all files that a kernel could write, but `keep`."""
     for folder in (*map(Path, FOLDERS), sockets):
         for path in set(folder.iterdir()) - keep - set(sockets.parents):
             if path.is_dir() and not path.is_symlink():
@@ -57,8 +61,8 @@ def serve(address: Path) -> None:
     while True:
         asking, _ = server.accept()
         connection = json.loads(asking.makefile().readline())
-        keep = {address, Path(connection["ip"]).parent}
-        clean(address.parent, keep)
+        end_others()
+        wipe(address.parent, keep={address, Path(connection["ip"]).parent})
         child = os.fork()
         if child == 0:
             ctypes.CDLL(None).prctl(DUMPABLE, 1)
@@ -68,7 +72,7 @@ def serve(address: Path) -> None:
         while os.waitpid(child, os.WNOHANG) == (0, 0):
             if select.select([asking], [], [], 0.02)[0]:
                 break
-        clean(address.parent, keep)
+        end_others()
         asking.close()
 
 

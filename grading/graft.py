@@ -5,7 +5,6 @@ code gets in: no outputs, no metadata, no checks. Each exercise stands on the co
 the others, so that a mistake is paid for once, and only on those that it needs.
 """
 
-import ast
 import contextlib
 import io
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 
-from .answers import Answer
+from .answers import Answer, parsed
 from .probes import PREAMBLE, PROBES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -109,7 +108,7 @@ def built(room: str, answers: tuple[str, ...] | None = None) -> str:
 def _methods(room: str, class_name: str, *names: str) -> str:
     """Methods of a class in the package, to stand at the end of another class."""
     text = (PACKAGE / f"{room}.py").read_text(encoding="utf-8")
-    (body,) = [n.body for n in ast.parse(text).body if getattr(n, "name", "") == class_name]
+    (body,) = [n.body for n in parsed(text) if getattr(n, "name", "") == class_name]
     lines, found = text.splitlines(), ""
     for part in body:
         if getattr(part, "name", "") in names:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nbformat
@@ -48,6 +48,10 @@ class Task:
     feedback: bool = False
 
 
+class NotFitToGrade(RuntimeError):
+    """The course's own answers do not pass on this machine, so nobody's can be judged on it."""
+
+
 @functools.cache
 def task(notebook: str, seed: int, isolated: bool = True, feedback: bool = False) -> Task:
     """Raises ValueError for an unknown notebook."""
@@ -80,6 +84,18 @@ def judge(found: dict[str, Answer], task: Task, student: str = "") -> tuple[dict
         return statuses, ""
     shown = feedback.notebook(task.notebook, to_run, outputs)
     return statuses, feedback.page(task.notebook, student, statuses, shown)
+
+
+def judge_course(task: Task) -> None:
+    """Judge the course's own answers. Raises NotFitToGrade unless all of them are right."""
+    own = {name: Answer(code=exercise.code) for name, exercise in exercises(task.notebook).items()}
+    statuses, _ = judge(own, replace(task, feedback=False))
+    failed = [f"{name}: {status}" for name, status in statuses.items() if status != RIGHT]
+    if failed:
+        raise NotFitToGrade(
+            f"The course's own answers do not pass here ({', '.join(failed)}), so nothing was "
+            "graded. Does `python3 course.py test` pass on this machine?"
+        )
 
 
 def _run(to_run: dict[str, Answer], task: Task) -> tuple[dict[str, str], list[list[dict]]]:

@@ -80,9 +80,8 @@ def kernels(folder: Path, name: str, isolated: bool, handout: Path | None = None
         return
     forker = ["setpriv", "--pdeathsig", "KILL", "bash", "-c", AGAIN, "bash"]
     forker += _bubblewrap(sockets, address, handout)
-    silent = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-    silent["stderr"] = None if os.environ.get("GRADING_DEBUG") else subprocess.DEVNULL
-    with subprocess.Popen(forker, start_new_session=True, **silent) as process:
+    quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    with subprocess.Popen(forker, start_new_session=True, **quiet) as process:
         try:
             yield
         finally:

@@ -401,11 +401,11 @@ def test_a_second_run_reads_what_the_first_has_found_and_grades_only_what_is_new
 
     graded = []
     right = judge.judge
-    monkeypatch.setattr(judge, "judge", lambda *a: graded.append(a[2]) or right(*a))
+    monkeypatch.setattr(judge, "judge", lambda *a: graded.append("".join(a[2:])) or right(*a))
     corrected = book["folder"] / "attack plainly wrong.ipynb"
     nbformat.write(with_answer(RIGHT + "# corrected"), corrected)
     again = batch.grade(book["folder"], book["out"], "01", SEED, jobs=2)
-    assert graded == ["attack plainly wrong"]
+    assert graded == ["", "attack plainly wrong"], "the course's own answers, and what is new"
     assert points({"table": again}, "attack plainly wrong") == 2
 
 
@@ -550,6 +550,17 @@ def test_nothing_to_grade_is_said(tmp_path, capsys, content):
         folder.mkdir()
     assert __main__.main(["grade", str(folder), "--notebook", "01", "--out", str(tmp_path)]) == 2
     assert str(folder) in capsys.readouterr().err
+
+
+def test_a_grader_that_fails_the_courses_own_answers_grades_nobody(tmp_path, monkeypatch, capsys):
+    from grading import __main__, judge
+
+    wrong = judge.task("01", 4).expected | {"causal_mask": "0"}
+    monkeypatch.setattr(judge, "task", lambda *a: judge.Task("01", 4, wrong))
+    command = ["grade", handed_in(tmp_path / "in", one=RIGHT), "--notebook", "01"]
+    assert __main__.main([*command, "--out", str(tmp_path / "out"), "--seed", "4"]) == 2
+    assert "own answers do not pass here (causal_mask: wrong)" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out/results/*")) and not list(tmp_path.glob("out/*.csv"))
 
 
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path):
