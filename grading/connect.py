@@ -6,7 +6,6 @@ python connect.py SOCKET CONNECTION_FILE
 import socket
 import sys
 import time
-from pathlib import Path
 
 PATIENCE = 40.0  # seconds for a sandbox to start, on a busy machine
 
@@ -23,8 +22,8 @@ def main(address: str, connection_file: str) -> None:
             if time.monotonic() > end:
                 raise
             time.sleep(0.02)
-    request = Path(connection_file).read_text(encoding="utf-8").replace("\n", " ")
-    forker.sendall(request.encode() + b"\n")
+    with open(connection_file, "rb") as file:
+        forker.sendall(file.read().replace(b"\n", b" ") + b"\n")
     forker.recv(1)
 
 
