@@ -36,9 +36,11 @@ def end_others() -> None:
 
 
 def wipe(sockets: Path, keep: set[Path]) -> None:
-    """Delete all files that a kernel could write, but `keep`."""
+    """Delete all files that a kernel could write, but `keep`. Python may be shown in /tmp, too."""
+    shown = (sockets, Path(sys.prefix), Path(sys.base_prefix))
+    keep = keep.union(*(path.parents for path in shown))
     for folder in (*map(Path, FOLDERS), sockets):
-        for path in set(folder.iterdir()) - keep - set(sockets.parents):
+        for path in set(folder.iterdir()) - keep:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:

@@ -333,7 +333,7 @@ def book(tmp_path_factory):
     nbformat.write(with_answer(RIGHT), folder / "honest in a folder" / "01_attention (1).ipynb")
     begin = time.monotonic()
     patch = pytest.MonkeyPatch()
-    patch.setattr(judge, "CELL_SECONDS", 6)
+    patch.setattr(judge, "CELL_SECONDS", 8)
     patch.setattr(judge, "NOTEBOOK_SECONDS", 40)
     table = batch.grade(folder, out, "01", SEED, jobs=2)
     patch.undo()
@@ -564,7 +564,7 @@ def test_a_grader_that_fails_the_courses_own_answers_grades_nobody(tmp_path, mon
 
 
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path):
-    slow = "import time\ntime.sleep(3)\n" + RIGHT
+    slow = "import time\ntime.sleep(2)\n" + RIGHT
     folder = handed_in(tmp_path / "in", a=RIGHT, b=slow, c=slow + "# c", d=slow + "# d")
     out = tmp_path / "out"
     options = ["--notebook", "01", "--out", str(out), "--seed", "8", "--jobs", "1"]

@@ -23,7 +23,7 @@ import os, sys
 from pathlib import Path
 seen = [str(path) for top in ("/tmp", "/sandbox", "/handout", str(Path.home()))
         for path in Path(top).rglob("*")]
-own = [path for path in seen if path.startswith("/handout/") or "/sockets" in path]
+own = [path for path in seen if path.startswith(("/handout/", sys.prefix)) or "/sockets" in path]
 print("files:", *[p for p in set(seen) - set(own) if p.endswith((".ipynb", "probes.py", ".csv"))])
 print("names:", *[name for name in globals() if name.startswith("_draw")])
 """
