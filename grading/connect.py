@@ -3,6 +3,7 @@
 python connect.py SOCKET CONNECTION_FILE
 """
 
+import os
 import socket
 import sys
 import time
@@ -12,14 +13,14 @@ PATIENCE = 40.0  # seconds for a sandbox to start, on a busy machine
 
 def main(address: str, connection_file: str) -> None:
     """Returns when the kernel has ended. Raises OSError if there is no sandbox."""
-    end = time.monotonic() + PATIENCE
+    end, jupyter = time.monotonic() + PATIENCE, os.getppid()
     while True:
         forker = socket.socket(socket.AF_UNIX)
         try:
             forker.connect(address)
             break
         except OSError:
-            if time.monotonic() > end:
+            if time.monotonic() > end or os.getppid() != jupyter:
                 raise
             time.sleep(0.02)
     with open(connection_file, "rb") as file:

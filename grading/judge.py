@@ -154,6 +154,7 @@ def _pytest(work: Path, names: list[str]) -> dict[str, dict[str, dict]]:
     options += ["--nbval-cell-timeout", str(CELL_SECONDS), "-p", "no:cacheprovider", "-q"]
     options += ["-c", os.devnull, "--rootdir", str(work)]
     environment = os.environ | {
+        "GRADING_PROCESS": str(os.getpid()),
         "GRADING_RESULTS": str(results),
         "GRADING_SPEC": str(work / "specs"),
         "GRADING_SOCKETS": str(work / "sockets"),

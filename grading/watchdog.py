@@ -2,9 +2,10 @@
 
 nbval 0.11 does not notice a dead kernel, and reads on for ever from one that floods its output.
 Options come from the environment, because pytest loads a plugin before its own options are known:
-GRADING_RESULTS (file to write), GRADING_OUTPUT_LIMIT (bytes per notebook), GRADING_SPEC (folder of
-kernelspecs), GRADING_SOCKETS (the folder that sandboxes can write to), GRADING_KEEP_OUTPUTS (name
-of a notebook whose outputs are wanted).
+GRADING_PROCESS (the grader, whose end is also ours), GRADING_RESULTS (file to write), GRADING_SPEC
+(folder of kernelspecs), GRADING_SOCKETS (the folder that sandboxes can write to),
+GRADING_KEEP_OUTPUTS (name of a notebook whose outputs are wanted), GRADING_OUTPUT_LIMIT (bytes per
+notebook).
 """
 
 import contextlib
@@ -28,8 +29,14 @@ GRACE = 3.0
 POLL = 0.5
 OUTPUT_LIMIT = int(os.environ.get("GRADING_OUTPUT_LIMIT", 2_000_000))
 DISK_LIMIT = 1_000_000
-GRADER = os.getppid()
+GRADER = int(os.environ.get("GRADING_PROCESS", os.getppid()))
 outcomes: dict[str, dict[str, dict]] = {}
+
+
+def _end_if_alone() -> None:
+    """End this run if the grader that started it is gone."""
+    if os.getppid() != GRADER:
+        pytest.exit("The grader that started this run is gone.")
 
 
 def _start(
@@ -54,6 +61,7 @@ def _start(
     client.start_channels()
     end = time.monotonic() + startup_timeout
     while manager.is_alive() and time.monotonic() < end:
+        _end_if_alone()
         client.kernel_info()
         with contextlib.suppress(Empty):
             client.get_iopub_msg(timeout=0.05)
@@ -87,8 +95,7 @@ class WatchedKernel(nbval.kernel.RunningKernel):
 
     def _ask(self) -> str:
         """Why this kernel has to be given up now, or an empty string."""
-        if os.getppid() != GRADER:
-            pytest.exit("The grader that started this run is gone.")
+        _end_if_alone()
         if self.said > OUTPUT_LIMIT:
             return OUTPUT
         if _on_disk(os.environ["GRADING_SOCKETS"]) > DISK_LIMIT:
