@@ -358,6 +358,9 @@ ATTACKERS = names(ATTACKS, "attack") + names([c.__name__ for c in REFUSED], "att
 def test_there_are_enough():
     assert len(ATTACKERS) >= 30
     assert len(HONEST_ONES) >= 15
+    said = (ROOT / "INSTRUCTORS.md").read_text(encoding="utf-8")
+    assert f"{len(ATTACKERS) + 1} attacks" in said, "and a link in place of a notebook"
+    assert f"{len(HONEST_ONES) + 1} honest answers" in said, "and a notebook in a folder"
 
 
 @pytest.mark.parametrize("student", [*HONEST_ONES, "honest in a folder"])
