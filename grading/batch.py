@@ -105,6 +105,11 @@ class Batch:
             plain += "-" + hashlib.sha256(student.encode()).hexdigest()[:8]
         return self.out / "feedback" / f"{plain}.html"
 
+    def has_page(self, item: Submission, kept: Path) -> bool:
+        """Whether the student has a page, and of this submission: its last line says of which."""
+        page = self.page(item.student)
+        return page.exists() and page.read_text(encoding="utf-8").endswith(_of(kept))
+
     def all(self, statuses: str) -> dict[str, str]:
         return dict.fromkeys(exercises(self.task.notebook), statuses)
 
@@ -116,7 +121,7 @@ class Batch:
         try:
             content = read(item.path)
             kept = self.kept(content)
-            if kept.exists() and (not self.task.feedback or self.page(item.student).exists()):
+            if kept.exists() and (not self.task.feedback or self.has_page(item, kept)):
                 return json.loads(kept.read_text(encoding="utf-8")), {}, kept
             return None, answers(parse(content), master(self.task.notebook)), kept
         except Unreadable as error:
@@ -131,9 +136,13 @@ class Batch:
         except Exception as error:
             return self.all(f"could not be graded ({_reason(error)})")
         if page:
-            _write(self.page(item.student), page)
+            _write(self.page(item.student), page + _of(kept))
         _write(kept, json.dumps(statuses))
         return statuses
+
+
+def _of(kept: Path) -> str:
+    return f"<!-- {kept.stem} -->\n"
 
 
 def _write(path: Path, text: str) -> None:
@@ -179,14 +188,16 @@ def _not_a_formula(name: str) -> str:
 @contextmanager
 def _here(jobs: int) -> Iterator[tuple[Callable[..., Future], Callable]]:
     """Judge on this machine, `jobs` submissions at a time. An interrupt ends what runs."""
-    judge.resume()
-    with ThreadPoolExecutor(max_workers=jobs) as pool:
-        try:
-            yield pool.submit, as_completed
-        except BaseException:
-            judge.interrupt()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    try:
+        with ThreadPoolExecutor(max_workers=jobs) as pool:
+            try:
+                yield pool.submit, as_completed
+            except BaseException:
+                judge.interrupt()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    finally:
+        judge.resume()
 
 
 @contextmanager

@@ -61,16 +61,16 @@ def kernels(folder: Path, name: str, isolated: bool, handout: Path | None = None
     sockets.chmod(0o777)
     address = str(sockets / "forker")
     command = [sys.executable, "-I", "-S", str(HERE / "connect.py"), address, "{connection_file}"]
-    variables = {"PYTHONPATH": str(handout)} if handout else {}
+    variables = {}
     if not isolated:
         command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        variables["OMP_NUM_THREADS"] = "1"
+        variables = {"OMP_NUM_THREADS": "1"} | ({"PYTHONPATH": str(handout)} if handout else {})
     spec = {
         "argv": command,
         "display_name": name,
         "language": "python",
         "interrupt_mode": "message",
-        "env": variables if not isolated else {},
+        "env": variables,
     }
     target = folder / "specs" / name
     target.mkdir(parents=True)

@@ -556,7 +556,7 @@ def test_nothing_to_grade_is_said(tmp_path, capsys, content):
 
 
 def test_a_grader_that_fails_the_courses_own_answers_grades_nobody(tmp_path, monkeypatch, capsys):
-    from grading import __main__, judge
+    from grading import __main__, batch, judge
 
     wrong = judge.task("01", 4).expected | {"causal_mask": "0"}
     monkeypatch.setattr(judge, "task", lambda *a: judge.Task("01", 4, wrong))
@@ -564,6 +564,8 @@ def test_a_grader_that_fails_the_courses_own_answers_grades_nobody(tmp_path, mon
     assert __main__.main([*command, "--out", str(tmp_path / "out"), "--seed", "4"]) == 2
     assert "own answers do not pass here (causal_mask: wrong)" in capsys.readouterr().err
     assert not list(tmp_path.glob("out/results/*")) and not list(tmp_path.glob("out/*.csv"))
+    monkeypatch.undo()
+    assert batch.grade_one(tmp_path / "in" / "one.ipynb", "01", 4)["softmax"] == "right"
 
 
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path):

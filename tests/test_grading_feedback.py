@@ -120,3 +120,16 @@ def test_a_second_run_makes_only_the_pages_that_are_missing(tmp_path):
     then = made.stat().st_mtime_ns
     grade(folder, out, "01", SEED, feedback=True)
     assert made.name == "a.html" and made.stat().st_mtime_ns == then
+
+
+def test_a_page_is_of_the_submission_that_is_there(tmp_path):
+    """Also if an earlier one is handed in again, whose result is kept."""
+    from grading.batch import grade
+
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for stub in ("raise NotImplementedError('first')", "", "raise NotImplementedError('first')"):
+        handed_in(folder / "a.ipynb", softmax=f"def softmax(scores):\n    {stub}" if stub else "")
+        grade(folder, out, "01", SEED, feedback=True)
+        page = (out / "feedback" / "a.html").read_text(encoding="utf-8")
+        assert ("not in the notebook" in page) == (not stub)
