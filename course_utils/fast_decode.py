@@ -3,10 +3,10 @@
 Same weights, same interface, same numbers as `DecoderOnlyTransformer`. A decoding step is short:
 what it costs is reading every weight once, and Python. So, for one new token:
 
-    a large matrix is read by all threads (PyTorch alone multiplies one row on one thread)
+    weights are read in the order in which they lie in memory, large ones by all threads
     one matrix product makes q, k and v
+    products are written or added where their result belongs: into the cache, onto the stream
     attention is PyTorch's fused kernel, over views of the cache that are made once a step
-    what a layer adds is added in place
 
 and a prefill computes the logits of its last position only, where nobody asks for the others.
 All else (a prefill, several tokens at once, training) takes the ordinary path.
@@ -16,7 +16,6 @@ V vocab_size.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -28,23 +27,33 @@ from .attention import FusedAttention
 from .kv_cache import check_rollback
 from .transformer import DecoderOnlyTransformer
 
-LARGE = 30_000  # weights in a matrix from which a second thread pays (measured: two cores, AVX2)
+IN_CACHE = 8_000_000  # bytes of weights that a processor's cache keeps from one token to the next
 
 
 class RowCache:
     """Room for `max_seq_len` positions, a position's q, k and v side by side, as they are made.
 
     The queries are of no further use. They cost half as much memory again, and save two of three
-    writes a layer. `steps` and `head` are the short path over the model's weights of now.
+    writes a layer. `steps`, `norm` and `head` are the short path over the model's weights of now.
     """
 
     def __init__(self, model: "FastTransformer", batch_size: int):
         shape = (model.num_layers, batch_size, model.max_seq_len, 3, model.num_heads, model.d_head)
-        self.rows = torch.empty(shape, dtype=model.dtype, device=model.device)
         self.length = 0
-        self.batch_size = batch_size
-        self.steps = [layer_step(layer) for layer in model.layers]
-        self.head = product(model.output_projection.weight, model.output_projection.bias)
+        self.hold(torch.empty(shape, dtype=model.dtype, device=model.device))
+        read = [p for name, p in model.named_parameters() if "embedding" not in name]
+        by_columns = sum(p.nbytes for p in read) <= IN_CACHE
+        self.steps = [layer_step(layer, by_columns) for layer in model.layers]
+        self.norm = normalize(model.norm)
+        self.head = product(store(by_columns, model.output_projection))
+
+    def hold(self, rows: Tensor) -> None:
+        """Keep `rows`, and views of it: what is new at each position, and all keys and values."""
+        self.rows = rows
+        self.batch_size = rows.size(1)
+        self.new = rows.flatten(3).permute(2, 0, 1, 3)  # (S, layer, B, 3 D)
+        queries, self.keys, self.values = rows.permute(3, 0, 1, 4, 2, 5)  # (layer, B, H, S, d)
+        self.queries = queries.permute(3, 0, 1, 2, 4).unsqueeze(4)  # (S, layer, B, H, 1, d)
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store k, v (B, H, T, d) of the new positions; return views (B, H, K, d) of all."""
@@ -58,8 +67,7 @@ class RowCache:
 
     def reorder(self, rows: Tensor) -> None:
         """Make row i a copy of what row `rows[i]` was; there are then len(rows) rows."""
-        self.rows = self.rows[:, rows]
-        self.batch_size = len(rows)
+        self.hold(self.rows[:, rows])
 
     def truncate(self, length: int) -> None:
         """Forget all positions from `length` on. Raises ValueError if fewer are stored."""
@@ -71,56 +79,74 @@ class RowCache:
         return self.rows.nbytes
 
 
-def product(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-    """A function from x (B, D_in) to x @ weight.T + bias (B, D_out), for a weight (D_out, D_in).
+def store(by_columns: bool, *linears: nn.Linear) -> Tensor:
+    """The layers' weights (D_out, D_in) one below the other, (sum of all D_out, D_in).
 
-    For one row, a large weight is cut into as many parts as there are threads: a batch of products,
-    which PyTorch computes side by side.
+    In memory row after row, or column after column. The layers' own weights become views of it, so
+    that none is kept twice.
     """
-    parts = torch.get_num_threads()
-    plain = partial(F.linear, weight=weight, bias=bias)
-    if parts == 1 or weight.numel() < LARGE:
-        return plain
-    even = weight.size(0) - weight.size(0) % parts
-    split, rest = weight[:even].view(parts, -1, weight.size(1)), weight[even:]
+    weights = [linear.weight for linear in linears]
+    sizes = [weight.size(0) for weight in weights]
+    stored = getattr(linears[0], "stored", torch.empty(sum(sizes), 0))
+    if [w.data_ptr() for w in weights] != [part.data_ptr() for part in stored.split(sizes)]:
+        stored = weights[0].detach() if len(weights) == 1 else torch.cat(weights).detach()
+        stored = linears[0].stored = stored.T.contiguous().T if by_columns else stored.contiguous()
+        for weight, part in zip(weights, stored.split(sizes), strict=True):
+            weight.data = part
+    return stored
 
-    def side_by_side(x: Tensor) -> Tensor:
+
+def product(weight: Tensor) -> Callable[..., None]:
+    """A function that adds x @ weight.T to y in place: x (B, D_in), weight (D_out, D_in).
+
+    With `beta=0` it overwrites y (B, D_out). For one row, a weight that is stored row after row is
+    cut into parts: a batch of products, which PyTorch computes side by side, and which reads memory
+    much faster than the plain product does (chapter 06 measures it).
+    """
+    columns = weight.T
+    if columns.is_contiguous() or weight.device.type != "cpu":
+        return lambda y, x, beta=1: y.addmm_(x, columns, beta=beta)
+    parts = max(2, torch.get_num_threads())
+    even = weight.size(0) - weight.size(0) % parts
+    split, rest = weight[:even].view(parts, -1, weight.size(1)), columns[:, even:]
+
+    def side_by_side(y: Tensor, x: Tensor, beta: int = 1) -> None:
         if x.size(0) != 1:
-            return plain(x)
-        y = torch.bmm(split, x.T.expand(parts, -1, -1)).view(1, -1)
-        y = torch.cat([y, F.linear(x, rest)], dim=1) if len(rest) else y
-        return y if bias is None else y.add_(bias)
+            y.addmm_(x, columns, beta=beta)
+            return
+        y[:, :even].view(parts, -1, 1).baddbmm_(split, x.T.expand(parts, -1, -1), beta=beta)
+        if even < y.size(1):
+            y[:, even:].addmm_(x, rest, beta=beta)
 
     return side_by_side
 
 
-def merged_qkv(heads: nn.Module) -> Tensor:
-    """W_q, W_k and W_v in one weight (3 D, D), of which the three become views: no copy is kept."""
-    weights = [linear.weight for linear in (heads.W_q, heads.W_k, heads.W_v)]
-    parts = heads.qkv.chunk(3) if hasattr(heads, "qkv") else ()
-    if [part.data_ptr() for part in parts] != [weight.data_ptr() for weight in weights]:
-        heads.qkv = torch.cat([weight.detach() for weight in weights])
-        for weight, part in zip(weights, heads.qkv.chunk(3), strict=True):
-            weight.data = part
-    return heads.qkv
+def normalize(norm: nn.LayerNorm) -> Callable[[Tensor], Tensor]:
+    """`norm` without what a module costs to call."""
+    weight, bias, shape, eps = norm.weight, norm.bias, norm.normalized_shape, norm.eps
+    return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
 
 
-def layer_step(layer: nn.Module) -> Callable[..., None]:
+def layer_step(layer: nn.Module, by_columns: bool) -> Callable[..., None]:
     """The short path through one `DecoderLayer`.
 
     It adds to the residual stream x (B, D) in place, writes q, k and v of the new position into
-    `write` (B, 3 D), and attends from q (B, H, 1, d) to keys and values (B, H, K, d): all are views
+    `new` (B, 3 D), and attends from q (B, H, 1, d) to keys and values (B, H, K, d): all are views
     of the cache.
     """
     heads, block = layer.attention, layer.feed_forward
-    qkv, out = product(merged_qkv(heads)), product(heads.W_o.weight)
-    up = product(block.fc1.weight, block.fc1.bias)
-    down = product(block.fc2.weight, block.fc2.bias)
+    norm1, norm2 = normalize(layer.norm1), normalize(layer.norm2)
+    qkv = product(store(by_columns, heads.W_q, heads.W_k, heads.W_v))
+    out = product(store(by_columns, heads.W_o))
+    up, down = product(store(by_columns, block.fc1)), product(store(by_columns, block.fc2))
+    up_bias, down_bias = block.fc1.bias, block.fc2.bias
 
-    def step(x: Tensor, write: Tensor, q: Tensor, keys: Tensor, values: Tensor) -> None:
-        write.copy_(qkv(layer.norm1(x)))
-        x += out(F.scaled_dot_product_attention(q, keys, values).flatten(1))
-        x += down(up(layer.norm2(x)).relu_())
+    def step(x: Tensor, new: Tensor, q: Tensor, keys: Tensor, values: Tensor) -> None:
+        qkv(new, norm1(x), beta=0)
+        out(x, F.scaled_dot_product_attention(q, keys, values).flatten(1))
+        hidden = up_bias.expand(x.size(0), -1).clone()
+        up(hidden, norm2(x))
+        down(x.add_(down_bias), hidden.relu_())
 
     return step
 
@@ -150,8 +176,11 @@ class FastTransformer(DecoderOnlyTransformer):
     ) -> tuple[Tensor, Any]:
         """As `forward`, but only the logits (B, 1, V) of the last position."""
         hidden, past_kv = self.hidden(input_ids, past_kv, use_cache)
-        head = past_kv.head if isinstance(past_kv, RowCache) else self.output_projection
-        return head(hidden[:, -1])[:, None], past_kv
+        if not isinstance(past_kv, RowCache) or self.trains():
+            return self.output_projection(hidden[:, -1:]), past_kv
+        logits = self.output_projection.bias.expand(hidden.size(0), -1).clone()
+        past_kv.head(logits, hidden[:, -1])
+        return logits[:, None], past_kv
 
     def hidden(
         self, input_ids: Tensor, past_kv: Any, use_cache: bool
@@ -160,25 +189,26 @@ class FastTransformer(DecoderOnlyTransformer):
         self.check_input(input_ids, past_kv, use_cache)
         if use_cache and past_kv is None:
             past_kv = self.new_cache(input_ids.size(0))
-        ordinary = self.training or torch.is_grad_enabled()
-        if isinstance(past_kv, RowCache) and input_ids.size(1) == 1 and not ordinary:
-            return self.norm(self.one_token(input_ids[:, 0], past_kv))[:, None], past_kv
+        if isinstance(past_kv, RowCache) and input_ids.size(1) == 1 and not self.trains():
+            return past_kv.norm(self.one_token(input_ids[:, 0], past_kv))[:, None], past_kv
         x = self.embed(input_ids, 0 if past_kv is None else past_kv.length)
         for i, layer in enumerate(self.layers):
             x = layer(x, past_kv, i)
         return self.norm(x), past_kv
 
+    def trains(self) -> bool:
+        """Whether gradients or dropout are wanted: the short path knows neither."""
+        return self.training or torch.is_grad_enabled()
+
     def one_token(self, ids: Tensor, cache: RowCache) -> Tensor:
         """The residual stream (B, D) after all layers for one new token (B,) in each sequence."""
-        at = cache.length
-        x = self.token_embedding.weight[ids] + self.pos_embedding.weight[at]
-        new = cache.rows[:, :, at]
-        queries = new[:, :, 0].unsqueeze(3)
-        _, keys, values = cache.rows[:, :, : at + 1].permute(3, 0, 1, 4, 2, 5)
-        views = zip(new.flatten(2), queries, keys, values, strict=True)
+        at, end = cache.length, cache.length + 1
+        x = torch.embedding(self.token_embedding.weight, ids).add_(self.pos_embedding.weight[at])
+        keys, values = (t.narrow(3, 0, end).unbind() for t in (cache.keys, cache.values))
+        views = zip(cache.new[at].unbind(), cache.queries[at].unbind(), keys, values, strict=True)
         for step, of_layer in zip(cache.steps, views, strict=True):
             step(x, *of_layer)
-        cache.length = at + 1
+        cache.length = end
         return x
 
     def generate(

@@ -4,20 +4,19 @@ import copy
 
 import pytest
 import torch
-import torch.nn.functional as F
 from helpers import cases_for, random_ids, small_model
 
 from course_utils import fast_decode
 from course_utils.evaluation import kv_evaluate
-from course_utils.fast_decode import FastTransformer, fast, merged_qkv, product
+from course_utils.fast_decode import FastTransformer, fast, product, store
 from course_utils.generation import beam_search
 from course_utils.transformer import load_model
 
 
 @pytest.fixture
 def split_all(monkeypatch):
-    """Every matrix counts as large, and there are three threads."""
-    monkeypatch.setattr(fast_decode, "LARGE", 0)
+    """No weights count as kept by the processor, and there are three threads."""
+    monkeypatch.setattr(fast_decode, "IN_CACHE", 0)
     threads = torch.get_num_threads()
     torch.set_num_threads(3)
     yield
@@ -26,12 +25,19 @@ def split_all(monkeypatch):
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 7, 12])
 @pytest.mark.parametrize("batch", [1, 4])
-def test_a_split_product_is_the_product(split_all, rows, batch):
+@pytest.mark.parametrize("by_columns", [False, True])
+def test_a_product_is_added_or_written(split_all, rows, batch, by_columns):
     torch.manual_seed(0)
-    weight, bias = torch.randn(rows, 5).double(), torch.randn(rows).double()
-    x = torch.randn(batch, 5).double()
-    assert torch.allclose(product(weight)(x), x @ weight.T, rtol=0, atol=1e-12)
-    assert torch.allclose(product(weight, bias)(x), F.linear(x, weight, bias), rtol=0, atol=1e-12)
+    linear, x = torch.nn.Linear(5, rows).double(), torch.randn(batch, 5).double()
+    expected = x @ linear.weight.detach().T.clone()
+    with torch.no_grad():
+        add = product(store(by_columns, linear))
+        y = torch.ones(batch, rows).double()
+        add(y, x)
+        assert torch.allclose(y, 1 + expected, rtol=0, atol=1e-12)
+        y = torch.full((batch, rows), torch.nan).double()
+        add(y, x, beta=0)
+        assert torch.allclose(y, expected, rtol=0, atol=1e-12)
 
 
 def test_its_cache_is_right():
@@ -109,7 +115,10 @@ def test_weights_that_change_are_used_and_none_is_kept_twice():
     decoder, ids = fast(first), random_ids(1, 6)
     decoder.generate(ids, 6, temperature=0)
     heads = decoder.layers[0].attention
-    assert merged_qkv(heads).data_ptr() == heads.W_q.weight.data_ptr()
+    stored = heads.W_q.stored
+    assert stored.shape == (3 * heads.W_q.in_features, heads.W_q.in_features)
+    assert stored.data_ptr() == heads.W_q.weight.data_ptr()
+    assert heads.W_v.weight.untyped_storage().data_ptr() == stored.untyped_storage().data_ptr()
     for change in (
         lambda: decoder.load_state_dict(second.state_dict()),
         lambda: decoder.to(torch.float32).to(torch.float64).load_state_dict(second.state_dict()),
