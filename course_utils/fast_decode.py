@@ -235,11 +235,13 @@ class _LastOnly(nn.Module):
         self.forward = model.last_logits
 
 
-def fast(model: DecoderOnlyTransformer) -> FastTransformer:
+def fast(
+    model: DecoderOnlyTransformer, model_class: type[FastTransformer] = FastTransformer
+) -> FastTransformer:
     """A copy of the model that decodes by the short path: same weights, same logits to rounding."""
     vocab_size, d_model = model.token_embedding.weight.shape
     d_ff = model.layers[0].feed_forward.fc1.out_features
     shape = (vocab_size, d_model, d_ff, model.num_layers, model.max_seq_len, model.num_heads)
-    made = FastTransformer(*shape, dropout=0.0).to(device=model.device, dtype=model.dtype)
+    made = model_class(*shape, dropout=0.0).to(device=model.device, dtype=model.dtype)
     made.load_state_dict(model.state_dict())
     return made.eval()

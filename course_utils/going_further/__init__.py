@@ -1,0 +1,1 @@
+"""What only a chapter of "Going further" needs."""
