@@ -176,10 +176,11 @@ class FastTransformer(DecoderOnlyTransformer):
     ) -> tuple[Tensor, Any]:
         """As `forward`, but only the logits (B, 1, V) of the last position."""
         hidden, past_kv = self.hidden(input_ids, past_kv, use_cache)
-        if not isinstance(past_kv, RowCache) or self.trains():
+        head = getattr(past_kv, "head", None)
+        if head is None or self.trains():
             return self.output_projection(hidden[:, -1:]), past_kv
         logits = self.output_projection.bias.expand(hidden.size(0), -1).clone()
-        past_kv.head(logits, hidden[:, -1])
+        head(logits, hidden[:, -1])
         return logits[:, None], past_kv
 
     def hidden(

@@ -24,7 +24,7 @@ from torch._inductor import aoti_compile_and_package, aoti_load_package
 from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InvalidCxxCompiler
 
-from ..fast_decode import FastTransformer, RowCache, fast
+from ..fast_decode import FastTransformer, RowCache, fast, product
 from ..generation import check_request
 from ..kv_cache import check_rollback
 from ..transformer import DecoderOnlyTransformer
@@ -85,6 +85,7 @@ class StepCache:
         self.keys = torch.empty(shape, dtype=model.dtype, device=model.device)
         self.values = torch.empty(shape, dtype=model.dtype, device=model.device)
         self.by_layer = list(self.keys), list(self.values)
+        self.head = product(model.output_projection.weight)
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store k, v (1, H, T, d) of the new positions; return views (1, H, K, d) of all."""

@@ -1,0 +1,214 @@
+"""The course's decoders beside the engines that people use: same weights, one run, in turns.
+
+    pip install -c constraints.txt torch==2.13.0 ".[peers]"
+    python benchmarks/peers.py [--quick] [--shapes S M L] [--threads 2] [--rounds 5] [--out PREFIX]
+
+Writes PREFIX.csv (one row per contender, shape, threads and prompt length), PREFIX.png, and prints
+the table. The whole run takes about 25 minutes on two cores, `--quick` (S and M, three lengths)
+under three.
+
+What is timed, the same way for all: a greedy `generate` of 1 token after T (prefill), and of 33
+tokens after T. The difference, divided by 32, is the time per decoded token. All are in float32,
+all have the same number of threads, bound to cores (OMP_PROC_BIND). In a round every contender runs
+once per length, each in a process of its own, the first one another each round; two rounds before
+that are not counted. A ratio is taken within each round; the table has medians, the CSV quartiles
+too. `ids` says whether the 33 tokens are the plain model's.
+
+The limit is the time in which this machine, with these threads, reads what a token must read: all
+weights, once, and the keys and values of T positions. It is measured in the same rounds, as the sum
+over as many bytes as the weights have: small weights stay in the processor's cache, large ones
+come from memory, so each shape has a bandwidth of its own.
+
+Peak memory is that of one generation (Linux only), less what the process had after importing. A
+contender that has not what it needs, an engine or a compiler, is named and left out.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import platform
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import torch
+from engines import (
+    COMPILED,
+    CTRANSLATE2,
+    FAIR,
+    FAST,
+    MEMORY,
+    NO_CACHE,
+    PLAIN,
+    SHAPES,
+    TRANSFORMERS,
+    Contender,
+    cache_bytes,
+    course_model,
+    weight_bytes,
+)
+from tqdm import tqdm
+
+from course_utils.going_further.plots import peers
+
+LENGTHS = (10, 50, 100, 500, 1000)
+DECODED = 32
+CACHED = (PLAIN, FAST, COMPILED, TRANSFORMERS, CTRANSLATE2)
+UNCACHED = (NO_CACHE, FAIR)
+SHOWN = (
+    *("shape", "threads", "tokens", "contender", "decode_ms", "limit_ms", "share_of_limit"),
+    *(f"decode_vs_{peer}" for peer in (TRANSFORMERS, CTRANSLATE2)),
+    *("prefill_ms", "peak_MB", "ids"),
+)
+
+
+def lengths_for(shape: str, quick: bool) -> list[int]:
+    """Prompt lengths that leave room for what is decoded."""
+    room = SHAPES[shape][4] - DECODED - 1
+    lengths = (10, 100, 500) if quick else LENGTHS
+    return [length if length <= room else 900 for length in lengths]
+
+
+def contenders_for(shape: str, quick: bool) -> list[str]:
+    """Those that can run here; the two without a cache only where they take seconds."""
+    names = [*CACHED, *(UNCACHED if shape == "S" and not quick else ()), MEMORY]
+    for name, package in ((TRANSFORMERS, "transformers"), (CTRANSLATE2, "ctranslate2")):
+        if name in names and importlib.util.find_spec(package) is None:
+            print(f"{name} is left out: pip install -c constraints.txt torch==2.13.0 .[peers]")
+            names.remove(name)
+    return names
+
+
+@contextlib.contextmanager
+def running(names: list[str], shape: str, threads: int) -> Iterator[list[Contender]]:
+    """The contenders' processes, all with their engine made."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(Contender(name, shape, threads)) for name in names]
+
+
+def prompt_of(shape: str, length: int) -> list[int]:
+    generator = torch.Generator().manual_seed(length)
+    return torch.randint(SHAPES[shape][0], (length,), generator=generator).tolist()
+
+
+def once(contender: Contender, prompt: list[int]) -> dict[str, object]:
+    """One measurement: prefill and decode, in seconds, the ids and the peak of memory."""
+    if contender.name == MEMORY:
+        return {"decode": contender.run([], 10)["seconds"] / 10}
+    steps = 2 if contender.name in UNCACHED else DECODED
+    first, all_ = contender.run(prompt, 1), contender.run(prompt, 1 + steps)
+    return {
+        "prefill": first["seconds"],
+        "decode": (all_["seconds"] - first["seconds"]) / steps,
+        "ids": tuple(all_["ids"]),
+        "peak": all_["peak"],
+    }
+
+
+def measure(shape: str, threads: int, rounds: int, quick: bool) -> pd.DataFrame:
+    """One row per measurement: shape, threads, tokens, contender, round, and what `once` gives."""
+    rows = []
+    lengths = lengths_for(shape, quick)
+    with running(contenders_for(shape, quick), shape, threads) as contenders:
+        making = {c.name: c.ready["seconds"] for c in contenders}
+        plan = [(r, length) for r in range(-2, rounds) for length in lengths]
+        for r, length in tqdm(plan, desc=f"{shape}, {threads} threads", disable=None):
+            first = r % len(contenders)
+            for contender in contenders[first:] + contenders[:first]:
+                row = once(contender, prompt_of(shape, length))
+                place = {"shape": shape, "threads": threads, "tokens": length, "round": r}
+                rows.append(
+                    place | {"contender": contender.name, "making": making[contender.name]} | row
+                )
+    times = pd.DataFrame(rows)
+    return times[times["round"] >= 0].reset_index(drop=True)
+
+
+def summary(times: pd.DataFrame) -> pd.DataFrame:
+    """One row per shape, threads, tokens and contender: what the CSV holds."""
+    place = ["shape", "threads", "tokens"]
+    rows = []
+    for key, group in times.groupby(place, sort=False):
+        by_round = group.pivot(index="round", columns="contender", values="decode")
+        prefills = group.pivot(index="round", columns="contender", values="prefill")
+        model = course_model(key[0])
+        needed = weight_bytes(model) + cache_bytes(model, key[2])
+        limit = by_round[MEMORY] * needed / weight_bytes(model)
+        ids = group.set_index("contender").groupby(level=0)["ids"].first()
+        for name in [name for name in by_round if name != MEMORY]:
+            decode, prefill = by_round[name] * 1e3, prefills[name] * 1e3
+            one = group[group["contender"] == name]
+            row = dict(zip(place, key, strict=True)) | {"contender": name}
+            row |= {"decode_ms": decode.median(), "prefill_ms": prefill.median()}
+            row |= {f"decode_q{q}": decode.quantile(q / 100) for q in (25, 75)}
+            row |= {f"prefill_q{q}": prefill.quantile(q / 100) for q in (25, 75)}
+            row["limit_ms"] = limit.median() * 1e3
+            row["share_of_limit"] = (limit / by_round[name]).median()
+            for peer in (TRANSFORMERS, CTRANSLATE2):
+                if peer in by_round:
+                    row[f"decode_vs_{peer}"] = (by_round[peer] / by_round[name]).median()
+                    row[f"prefill_vs_{peer}"] = (prefills[peer] / prefills[name]).median()
+            row |= {"ids": agreement(ids[name], ids[PLAIN]), "peak_MB": one["peak"].max() / 1e6}
+            row |= {"making_s": one["making"].iloc[0], "rounds": len(by_round)}
+            rows.append(row)
+    table = pd.DataFrame(rows)
+    return table.assign(
+        bandwidth_GBs=table.apply(bandwidth, axis=1), machine=machine(), versions=versions()
+    )
+
+
+def bandwidth(row: pd.Series) -> float:
+    model = course_model(row["shape"])
+    return (weight_bytes(model) + cache_bytes(model, row["tokens"])) / row["limit_ms"] / 1e6
+
+
+def agreement(ids: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """ "same", or the first decoded token in which they differ."""
+    pairs = enumerate(zip(ids, expected, strict=False), start=1)
+    return next((f"differ from {n} on" for n, (a, b) in pairs if a != b), "same")
+
+
+def machine() -> str:
+    """The processor, as the system calls it, and how many cores there are."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), name)
+    return f"{name}, {torch.get_num_threads()} cores, {platform.system()}"
+
+
+def versions() -> str:
+    found = []
+    for package in ("torch", "transformers", "ctranslate2"):
+        if importlib.util.find_spec(package):
+            found.append(f"{package} {version(package)}")
+    return ", ".join(found)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="S and M, three lengths, two rounds")
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(""))
+    given = parser.parse_args()
+    rounds = given.rounds or (2 if given.quick else 5)
+    runs = [(shape, given.threads) for shape in given.shapes or ("SM" if given.quick else "SML")]
+    if ("S", given.threads) in runs and given.threads > 1 and not given.quick:
+        runs.append(("S", 1))
+    times = [measure(*run, rounds, given.quick) for run in runs]
+    table = summary(pd.concat(times, ignore_index=True))
+    table.round(4).to_csv(given.out.with_suffix(".csv"), index=False)
+    peers(table).savefig(given.out.with_suffix(".png"), dpi=150)
+    print(table[[name for name in SHOWN if name in table]].round(2).to_string(index=False))
+    print(f"\n{table['machine'][0]}; {table['versions'][0]}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
