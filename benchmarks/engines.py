@@ -22,6 +22,7 @@ import torch
 
 from course_utils.fast_decode import fast
 from course_utils.going_further.compiled_decode import compiled
+from course_utils.going_further.roofline import weight_bytes
 from course_utils.transformer import DecoderOnlyTransformer
 
 # vocab_size, d_model, d_ff, num_layers, max_seq_len, num_heads
@@ -47,6 +48,14 @@ def generates(model: DecoderOnlyTransformer, use_cache: bool = True) -> Generate
         return ids[0, len(prompt) :].tolist()
 
     return generate
+
+
+def by_columns(model: DecoderOnlyTransformer) -> DecoderOnlyTransformer:
+    """The model itself, its matrices in memory column after column, as GPT-2's are."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.weight.data = module.weight.data.T.contiguous().T
+    return model
 
 
 def transformers_engine(model: DecoderOnlyTransformer) -> Generate:
@@ -129,11 +138,13 @@ def memory_engine(model: DecoderOnlyTransformer) -> Generate:
     return read
 
 
-PLAIN, FAST, COMPILED = "course, plain", "course, fast", "course, compiled"
+PLAIN, BY_COLUMNS = "course, plain", "course, plain by columns"
+FAST, COMPILED = "course, fast", "course, compiled"
 NO_CACHE, FAIR = "course, no cache", "course, fast, no cache"
 TRANSFORMERS, CTRANSLATE2, MEMORY = "transformers", "CTranslate2", "memory"
 ENGINES: dict[str, Callable[[DecoderOnlyTransformer], Generate]] = {
     PLAIN: generates,
+    BY_COLUMNS: lambda model: generates(by_columns(model)),
     FAST: lambda model: generates(fast(model)),
     COMPILED: lambda model: generates(compiled(model)),
     TRANSFORMERS: transformers_engine,
@@ -142,18 +153,6 @@ ENGINES: dict[str, Callable[[DecoderOnlyTransformer], Generate]] = {
     FAIR: lambda model: generates(fast(model), use_cache=False),
     MEMORY: memory_engine,
 }
-
-
-def weight_bytes(model: DecoderOnlyTransformer) -> int:
-    """Bytes of weights that one token reads: all of them, but only one row of either embedding."""
-    tables = (model.token_embedding.weight, model.pos_embedding.weight)
-    rows = sum(table[0].nbytes for table in tables)
-    return sum(p.nbytes for p in model.parameters()) - sum(t.nbytes for t in tables) + rows
-
-
-def cache_bytes(model: DecoderOnlyTransformer, tokens: int) -> int:
-    """Bytes of keys and values of that many positions."""
-    return 2 * model.num_layers * tokens * model.num_heads * model.d_head * 4
 
 
 class Contender:
@@ -203,6 +202,7 @@ def _serve(pipe: Connection, name: str, shape: str, threads: int) -> None:
             prompt, new = pipe.recv()
         except EOFError:
             return
+        generate(prompt, 2)  # its threads are awake
         _forget_peak()
         start = time.perf_counter()
         ids = generate(prompt, new)

@@ -27,7 +27,7 @@ PASSES = "passes"
 
 
 def verdict(check: Callable[..., str]) -> Callable[..., str]:
-    """A check whose own AssertionError ends in one line, without the lines of this file.
+    """A check whose own AssertionError ends in one line, without the lines of its file.
 
     An error that an answer raises itself keeps its traceback. IPython leaves out a function that
     has a variable `__tracebackhide__`.
@@ -39,7 +39,7 @@ def verdict(check: Callable[..., str]) -> Callable[..., str]:
         try:
             return check(*answers)
         except AssertionError as error:
-            if traceback.extract_tb(error.__traceback__)[-1].filename != __file__:
+            if traceback.extract_tb(error.__traceback__)[-1].filename != check.__code__.co_filename:
                 raise
             raise AssertionError(*error.args) from None
 
@@ -1143,14 +1143,20 @@ EXERCISES: dict[str, dict[str, tuple[Callable[..., str], tuple[str, ...]]]] = {
 }
 
 
-def progress(notebook: str, defined: dict[str, object]) -> pd.DataFrame:
+def progress(
+    notebook: str,
+    defined: dict[str, object],
+    exercises: dict[str, dict[str, tuple[Callable[..., str], tuple[str, ...]]]] | None = None,
+) -> pd.DataFrame:
     """Which exercises of `notebook` ("01" to "05") pass, and what remains: one row for each.
 
-    `defined` holds the answers by name: `globals()` in the notebook. Nothing is raised.
+    `defined` holds the answers by name: `globals()` in the notebook. Nothing is raised. `exercises`
+    are those of the chapters, for a notebook from "06" on.
     """
+    exercises = EXERCISES if exercises is None else exercises
     states = {
         title: _state(check, [defined.get(name) for name in names])
-        for title, (check, names) in EXERCISES[notebook].items()
+        for title, (check, names) in exercises[notebook].items()
     }
     remaining = [title for title, state in states.items() if state != PASSES]
     print(f"{len(states) - len(remaining)} of {len(states)} pass.", *remaining[:1], sep=" Next is ")

@@ -1,0 +1,113 @@
+"""What the check cells of "Going further" call, as `course_utils.checks` does for the core."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from .. import checks
+from ..checks import verdict
+from ..transformer import DecoderOnlyTransformer
+from .roofline import Calls, cache_bytes, weight_bytes
+
+PASSES = checks.PASSES
+
+
+@verdict
+def check_bytes_per_token(bytes_per_token: Callable[[nn.Module, int], int]) -> str:
+    """Chapter 06, exercise 1. Returns a verdict; raises AssertionError on a wrong count."""
+    for shape, dtype in (
+        ((20, 12, 24, 2, 16, 3), torch.float32),
+        ((50, 16, 64, 3, 32, 2), torch.float16),
+    ):
+        model = DecoderOnlyTransformer(*shape, dropout=0.0).to(dtype)
+        everything = sum(p.nbytes for p in model.parameters())
+        for tokens in (1, 7):
+            stored = cache_bytes(model, tokens)
+            expected, found = weight_bytes(model) + stored, bytes_per_token(model, tokens)
+            wrong = {
+                everything + stored: "Of an embedding only one row is looked up for a token.",
+                weight_bytes(model): "The keys and values of all positions are read too.",
+                expected - stored // 2: "Keys and values: two of each position.",
+                expected // model.dtype.itemsize: "Those are numbers. In bytes, please.",
+            }
+            if found in wrong:
+                raise AssertionError(wrong[found])
+            if found != expected:
+                raise AssertionError(
+                    f"A model of {everything:,} bytes in {dtype}, at {tokens} positions: expected "
+                    f"{expected:,}, of which {stored:,} are keys and values; found {found!r}."
+                )
+    return "bytes_per_token is right, for two shapes and two sizes of number."
+
+
+@verdict
+def check_in_parts(in_parts: Callable[[Tensor, Tensor, int], Tensor]) -> str:
+    """Chapter 06, exercise 2. Returns a verdict; raises AssertionError on a wrong product."""
+    torch.manual_seed(0)
+    for d_out, d_in, parts in ((6, 4, 2), (6, 5, 3), (12, 7, 1)):
+        weight, x = torch.randn(d_out, d_in).double(), torch.randn(1, d_in).double()
+        with Calls() as calls:
+            found = in_parts(weight, x, parts)
+        if not isinstance(found, Tensor) or found.shape != (1, d_out):
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise AssertionError(f"Expected shape (1, {d_out}), found {shape}.")
+        if not torch.allclose(found, x @ weight.T, rtol=0, atol=1e-12):
+            raise AssertionError(
+                f"For a weight ({d_out}, {d_in}) and {parts} parts the numbers are not those of "
+                "x @ weight.T. Each part holds rows of the weight that follow one another."
+            )
+        if calls.count["bmm"] != 1:
+            raise AssertionError(
+                f"torch.bmm was called {calls.count['bmm']} times. One call for all parts: only "
+                "within a call does PyTorch give them to its threads."
+            )
+        moved = {name for name in ("clone", "copy_", "cat", "stack", "repeat") if calls.count[name]}
+        if moved:
+            raise AssertionError(
+                f"Something is copied ({', '.join(sorted(moved))}). `view` and `expand` give the "
+                "weight and x their new shapes where they lie."
+            )
+    return "in_parts is right: the same product, in one call, and nothing is copied."
+
+
+@verdict
+def check_quantize(quantize: Callable[[Tensor], tuple[Tensor, Tensor]]) -> str:
+    """Chapter 06, exercise 3. Returns a verdict; raises AssertionError on wrong numbers."""
+    torch.manual_seed(0)
+    weight = torch.randn(5, 8) * torch.tensor([[1.0], [100.0], [1e-3], [1.0], [1.0]])
+    weight[3] = 0
+    values, scale = quantize(weight.clone())
+    if values.dtype != torch.int8 or values.shape != weight.shape:
+        raise AssertionError(
+            f"The values are {values.dtype} {tuple(values.shape)}, expected torch.int8 "
+            f"{tuple(weight.shape)}."
+        )
+    if scale.shape != (5, 1):
+        raise AssertionError(f"The scale has shape {tuple(scale.shape)}, expected (5, 1).")
+    if not scale.isfinite().all() or (values[3] != 0).any():
+        raise AssertionError("A row of zeros must come back as zeros: mind the division by 0.")
+    error = (values * scale - weight).abs() / scale.where(scale > 0, 1)
+    if error.max() > 0.5001:
+        raise AssertionError(
+            f"A number comes back wrong by {error.max():.2f} steps of its row's scale; rounding to "
+            "the nearest is never wrong by more than half a step."
+        )
+    largest = values.abs().amax(dim=1)
+    if (largest[[0, 1, 2, 4]] != 127).any():
+        raise AssertionError(
+            f"The largest values of the rows are {largest.tolist()}: each row that is not zero "
+            "should use the whole range, up to 127 or -127."
+        )
+    return "quantize is right: every number comes back to within half a step."
+
+
+EXERCISES = {
+    "06": {
+        "1: count the bytes": (check_bytes_per_token, ("bytes_per_token",)),
+        "2: a product in parts": (check_in_parts, ("in_parts",)),
+        "3: eight bits": (check_quantize, ("quantize",)),
+    },
+}
+progress = partial(checks.progress, exercises=EXERCISES)

@@ -1,0 +1,106 @@
+"""The comparison with other engines: they compute the same model, and the ratios are ratios."""
+
+import copy
+
+import pandas as pd
+import pytest
+import torch
+from helpers import small_model
+
+from benchmarks import engines, peers
+from benchmarks.engines import (
+    BY_COLUMNS,
+    CTRANSLATE2,
+    ENGINES,
+    FAST,
+    MEMORY,
+    PLAIN,
+    TRANSFORMERS,
+    Contender,
+)
+
+PROMPT = [3, 1, 4, 1, 5]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_model(seed=2, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("name", [*peers.UNCACHED, BY_COLUMNS, FAST, TRANSFORMERS])
+def test_an_engine_says_what_the_plain_model_says(model, name):
+    expected = ENGINES[PLAIN](model)(PROMPT, 19)
+    assert len(set(expected)) > 3
+    generate = ENGINES[name](copy.deepcopy(model))
+    assert generate(PROMPT, 19) == expected
+    assert generate(PROMPT, 1) == expected[:1]
+
+
+@pytest.mark.peers
+def test_ctranslate2_says_what_the_plain_model_says(model):
+    generate = ENGINES[CTRANSLATE2](model)
+    for prompt in (PROMPT, [7]):
+        assert generate(prompt, 19) == ENGINES[PLAIN](model)(prompt, 19)
+
+
+@pytest.mark.peers
+def test_the_command_writes_a_table_and_a_figure(tmp_path, monkeypatch):
+    """One shape, without what has to be compiled, and one round."""
+    monkeypatch.setattr(peers, "CACHED", (PLAIN, FAST, TRANSFORMERS, CTRANSLATE2))
+    monkeypatch.setattr(peers, "PAUSE", 0)
+    monkeypatch.setattr(peers, "LENGTHS", (10, 20))
+    out = tmp_path / "found"
+    arguments = ["peers.py", "--shapes", "S", "--threads", "1", "--rounds", "1", "--out", str(out)]
+    monkeypatch.setattr("sys.argv", arguments)
+    assert peers.main() == 0
+    table = pd.read_csv(out.with_suffix(".csv"))
+    assert set(table["contender"]) == {*peers.CACHED, *peers.UNCACHED}
+    assert set(table["tokens"]) == {10, 20}
+    assert (table["ids"] == "same").all()
+    assert (table[["decode_ms", "prefill_ms", "limit_ms"]] > 0).all(axis=None)
+    assert out.with_suffix(".png").stat().st_size > 10_000
+
+
+def test_a_contender_answers_from_a_process_of_its_own():
+    with Contender(PLAIN, "S", 1) as contender:
+        answer = contender.run(PROMPT, 3)
+        expected = ENGINES[PLAIN](engines.course_model("S"))(PROMPT, 3)
+        assert answer["ids"] == expected
+        assert answer["seconds"] > 0
+        with pytest.raises(RuntimeError, match="'course, plain' ended"):
+            contender.run([0] * 1200, 3)
+    assert not contender.process.is_alive()
+
+
+def measurement(contender, round_, decode, prefill=1.0, ids=(1, 2, 3)):
+    place = {"shape": "S", "threads": 1, "tokens": 10, "round": round_, "contender": contender}
+    return place | {"decode": decode, "prefill": prefill, "ids": ids, "peak": 5e6, "making": 2.0}
+
+
+def test_the_table_has_medians_of_ratios_within_a_round():
+    rows = []
+    for r, busy in enumerate((1, 1, 7)):
+        rows += [
+            measurement(PLAIN, r, 0.004 * busy),
+            measurement(TRANSFORMERS, r, 0.008 * busy, prefill=3.0, ids=(1, 2, 4)),
+            measurement(MEMORY, r, 0.001 * busy, prefill=None, ids=None),
+        ]
+    table = peers.summary(pd.DataFrame(rows)).set_index("contender")
+    assert list(table.index) == [PLAIN, TRANSFORMERS]
+    plain = table.loc[PLAIN]
+    assert plain["decode_ms"] == pytest.approx(4)
+    assert plain["decode_vs_transformers"] == pytest.approx(2)
+    assert plain["prefill_vs_transformers"] == pytest.approx(3)
+    small = engines.course_model("S")
+    more = 1 + peers.cache_bytes(small, 10) / peers.weight_bytes(small)
+    assert plain["limit_ms"] == pytest.approx(more)
+    assert plain["share_of_limit"] == pytest.approx(more / 4)
+    assert plain["bandwidth_GBs"] == pytest.approx(peers.weight_bytes(small) / 1e6)
+    assert list(table["ids"]) == ["same", "differ from 3 on"]
+
+
+def test_prompts_leave_room_for_what_is_decoded():
+    for shape in engines.SHAPES:
+        for length in peers.lengths_for(shape, quick=False):
+            assert length + peers.DECODED + 1 <= engines.SHAPES[shape][4]
+    assert peers.lengths_for("L", quick=False)[-1] == 900

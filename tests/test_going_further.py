@@ -1,0 +1,151 @@
+"""The rooms of "Going further": what they count is right, and their checks see what is wrong."""
+
+import ast
+import inspect
+
+import nbformat
+import pandas as pd
+import pytest
+import torch
+from helpers import small_model
+
+from course_utils.going_further import checks, plots, roofline
+from course_utils.kv_cache import GrowingCache
+from course_utils.transformer import ROOT, DecoderOnlyTransformer
+
+CHAPTERS = ROOT / "notebooks" / "going_further"
+
+
+def test_a_token_reads_what_its_forward_pass_reads():
+    """Every parameter is read whole but the tables, of which one row is."""
+    model = DecoderOnlyTransformer(50, 16, 32, 2, 24, 2, dropout=0.0)
+    linear = 2 * (4 * 16 * 16 + 2 * 16 * 32 + 32 + 16) + 50 * 16 + 50
+    norms = (2 * 2 + 1) * 2 * 16
+    assert roofline.weight_bytes(model) == 4 * (linear + norms + 2 * 16)
+    assert roofline.weight_bytes(model.half()) == 2 * (linear + norms + 2 * 16)
+    assert roofline.cache_bytes(model, 7) == 2 * (2 * 2 * 7 * 16)
+
+
+def test_tasks_take_turns_and_the_first_round_is_not_counted():
+    done = []
+    tasks = {"a": lambda: done.append("a"), "b": lambda: done.append("b")}
+    seconds = roofline.in_turns(tasks, rounds=2, calls=2)
+    assert "".join(done) == "aabb" * 3
+    assert seconds.shape == (2, 2)
+    assert list(seconds) == ["a", "b"]
+    assert (seconds > 0).all(axis=None)
+
+
+def test_bandwidth_is_bytes_over_seconds(monkeypatch):
+    monkeypatch.setattr(roofline, "in_turns", lambda *_: pd.DataFrame({"read": [0.5, 0.25, 0.1]}))
+    assert roofline.bandwidth([1000])[1000] == 4000
+
+
+def test_what_a_growing_cache_copies_is_counted():
+    model = small_model()
+    cache, token = GrowingCache(model, 1), torch.ones(1, 1, dtype=torch.long)
+    with torch.no_grad(), roofline.Calls() as calls:
+        for _ in range(5):
+            model(token, cache, use_cache=True)
+    assert calls.copied == sum(roofline.cache_bytes(model, n) for n in range(1, 6))
+    assert calls.count["cat"] == 5 * 2 * model.num_layers
+
+
+def right_or(wrong):
+    return {
+        "bytes_per_token": {
+            "all": lambda m, t: sum(p.nbytes for p in m.parameters()) + roofline.cache_bytes(m, t),
+            "no cache": lambda m, t: roofline.weight_bytes(m),
+            "keys only": lambda m, t: roofline.weight_bytes(m) + roofline.cache_bytes(m, t) // 2,
+            "numbers": lambda m, t: (
+                (roofline.weight_bytes(m) + roofline.cache_bytes(m, t)) // m.dtype.itemsize
+            ),
+            "four bytes always": lambda m, t: (
+                (roofline.weight_bytes(m) + roofline.cache_bytes(m, t)) // m.dtype.itemsize * 4
+            ),
+        },
+        "in_parts": {
+            "shape": lambda w, x, p: roofline.in_parts(w, x, p)[0],
+            "interleaved": lambda w, x, p: torch.bmm(
+                w.view(-1, p, w.size(1)).transpose(0, 1), x.T.expand(p, -1, -1)
+            ).view(1, -1),
+            "a loop": lambda w, x, p: torch.cat([x @ part.T for part in w.chunk(p)], dim=1),
+            "plain": lambda w, x, p: x @ w.T,
+            "copied": lambda w, x, p: torch.bmm(w.view(p, -1, w.size(1)), x.T.repeat(p, 1, 1)).view(
+                1, -1
+            ),
+        },
+        "quantize": {
+            "one scale": lambda w: ((w / w.abs().max() * 127).round().char(), w[:, :1] * 0 + 1),
+            "float": lambda w: (w, torch.ones(len(w), 1)),
+            "shape": lambda w: (roofline.quantize(w)[0], roofline.quantize(w)[1][:, 0]),
+            "not rounded": lambda w: (
+                (w / (w.abs().amax(1, keepdim=True) / 127 + 1e-30)).char(),
+                roofline.quantize(w)[1],
+            ),
+            "zero": lambda w: (roofline.quantize(w)[0], roofline.quantize(w)[1] / 0 * 0),
+            "half the range": lambda w: (
+                (w / (w.abs().amax(1, keepdim=True) / 63 + 1e-30)).round().char(),
+                w.abs().amax(1, keepdim=True) / 63,
+            ),
+        },
+    }[wrong]
+
+
+WRONG = [
+    (name, how) for name in ("bytes_per_token", "in_parts", "quantize") for how in right_or(name)
+]
+
+
+@pytest.mark.parametrize(("name", "how"), WRONG)
+def test_a_wrong_answer_is_told_why(name, how):
+    with pytest.raises(AssertionError) as error:
+        getattr(checks, f"check_{name}")(right_or(name)[how])
+    assert len(str(error.value)) > 20
+
+
+def test_the_course_s_answers_pass():
+    def bytes_per_token(model, tokens):
+        return roofline.weight_bytes(model) + roofline.cache_bytes(model, tokens)
+
+    assert "right" in checks.check_bytes_per_token(bytes_per_token)
+    assert "right" in checks.check_in_parts(roofline.in_parts)
+    assert "right" in checks.check_quantize(roofline.quantize)
+
+
+@pytest.mark.parametrize("name", ["in_parts", "quantize"])
+def test_the_chapter_and_the_package_are_the_same_code(name):
+    notebook = nbformat.read(CHAPTERS / "06_how_fast_can_it_go.ipynb", as_version=4)
+    (cell,) = [c for c in notebook.cells if c.cell_type == "code" and f"def {name}(" in c.source]
+
+    def body(source):
+        (function,) = ast.parse(source).body
+        return [ast.unparse(line) for line in function.body[1:]]
+
+    assert body(cell.source) == body(inspect.getsource(getattr(roofline, name)))
+
+
+def test_the_figure_of_the_engines_draws_each_with_its_limit():
+    rows = [
+        {
+            "shape": shape,
+            "threads": threads,
+            "tokens": tokens,
+            "contender": name,
+            "decode_ms": threads * n,
+            "decode_q25": threads * n * 0.9,
+            "decode_q75": threads * n * 1.2,
+            "limit_ms": 0.5,
+        }
+        for shape in "SM"
+        for threads in (1, 2)
+        for tokens in (10, 100)
+        for n, name in enumerate(plots.PEERS, start=1)
+    ]
+    figure = plots.peers(pd.DataFrame(rows))
+    assert len(figure.axes) == 2
+    for ax in figure.axes:
+        drawn = [list(line.get_ydata()) for line in ax.get_lines() if len(line.get_ydata()) == 2]
+        for n in range(1, len(plots.PEERS) + 1):
+            assert [2 * n, 2 * n] in drawn
+        assert [0.5, 0.5] in drawn
