@@ -2,15 +2,16 @@
 
 A process answers one request at a time; while others are timed it waits. So no contender shares
 threads, an allocator or a peak of memory with another.
+
+    python engines.py NAME SHAPE THREADS      (what a process runs; CTranslate2 has its own file)
 """
 
-import multiprocessing
+import json
 import os
+import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,19 @@ sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import torch
 
+from benchmarks.serve import Generate, serve
 from course_utils.fast_decode import fast
 from course_utils.going_further.compiled_decode import compiled
 from course_utils.going_further.roofline import weight_bytes
 from course_utils.transformer import DecoderOnlyTransformer
 
+HERE = Path(__file__).resolve().parent
 # vocab_size, d_model, d_ff, num_layers, max_seq_len, num_heads
 SHAPES = {
     "S": (1000, 128, 512, 4, 1100, 4),
     "M": (50257, 256, 1024, 6, 1100, 4),
     "L": (50257, 768, 3072, 12, 1024, 12),
 }
-Generate = Callable[[list[int], int], list[int]]  # a prompt and how many tokens -> the new tokens
 
 
 def course_model(shape: str) -> DecoderOnlyTransformer:
@@ -70,24 +72,6 @@ def transformers_engine(model: DecoderOnlyTransformer) -> Generate:
         options = {"max_new_tokens": new, "do_sample": False, "pad_token_id": 0}
         ids = peer.generate(ids, attention_mask=torch.ones_like(ids), **options)
         return ids[0, len(prompt) :].tolist()
-
-    return generate
-
-
-def ctranslate2_engine(model: DecoderOnlyTransformer) -> Generate:
-    """CTranslate2's decoder in float32."""
-    import ctranslate2
-
-    with tempfile.TemporaryDirectory() as folder:
-        ctranslate2_spec(model).save(folder)
-        peer = ctranslate2.Generator(
-            folder, compute_type="float32", inter_threads=1, intra_threads=torch.get_num_threads()
-        )
-
-    def generate(prompt: list[int], new: int) -> list[int]:
-        tokens = [str(token) for token in prompt]
-        options = {"max_length": new, "include_prompt_in_result": False, "end_token": []}
-        return peer.generate_batch([tokens], **options)[0].sequences_ids[0]
 
     return generate
 
@@ -148,7 +132,6 @@ ENGINES: dict[str, Callable[[DecoderOnlyTransformer], Generate]] = {
     FAST: lambda model: generates(fast(model)),
     COMPILED: lambda model: generates(compiled(model)),
     TRANSFORMERS: transformers_engine,
-    CTRANSLATE2: ctranslate2_engine,
     NO_CACHE: lambda model: generates(model, use_cache=False),
     FAIR: lambda model: generates(fast(model), use_cache=False),
     MEMORY: memory_engine,
@@ -159,69 +142,42 @@ class Contender:
     """An engine in a process of its own. Use it in a `with`: the process ends there."""
 
     def __init__(self, name: str, shape: str, threads: int):
-        for setting in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-            os.environ[setting] = str(threads)
-        os.environ |= {"OMP_PROC_BIND": "true", "TOKENIZERS_PARALLELISM": "false"}
-        context = multiprocessing.get_context("spawn")
         self.name = name
-        self.ours, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, name, shape, threads))
-        self.process.start()
-        theirs.close()
+        self.folder = tempfile.TemporaryDirectory()
+        arguments = [HERE / "engines.py", name, shape]
+        if name == CTRANSLATE2:
+            ctranslate2_spec(course_model(shape)).save(self.folder.name)
+            arguments = [HERE / "ctranslate2_engine.py", self.folder.name]
+        settings = {"OMP_NUM_THREADS": str(threads), "OMP_PROC_BIND": "true"}
+        self.process = subprocess.Popen(
+            [sys.executable, *map(str, arguments), str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | settings,
+        )
         self.ready = self.answer()
 
     def answer(self) -> dict[str, Any]:
-        try:
-            return self.ours.recv()
-        except EOFError:
-            raise RuntimeError(f"The process of {self.name!r} ended: see above.") from None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"The process of {self.name!r} ended: see above.")
+        return json.loads(line)
 
     def run(self, prompt: list[int], new: int) -> dict[str, Any]:
         """What one generation gave: seconds, ids, and peak bytes of the process (0 if unknown)."""
-        self.ours.send((prompt, new))
+        print(json.dumps([prompt, new]), file=self.process.stdin, flush=True)
         return self.answer()
 
     def __enter__(self) -> "Contender":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.ours.close()
-        self.process.join(10)
         self.process.kill()
+        self.process.communicate()
+        self.folder.cleanup()
 
 
-def _serve(pipe: Connection, name: str, shape: str, threads: int) -> None:
-    """Make the engine, then answer until the other side closes the pipe."""
-    torch.set_num_threads(threads)
-    start = time.perf_counter()
-    before = _memory("VmRSS")
-    generate = ENGINES[name](course_model(shape))
-    pipe.send({"seconds": time.perf_counter() - start})
-    while True:
-        try:
-            prompt, new = pipe.recv()
-        except EOFError:
-            return
-        generate(prompt, 2)  # its threads are awake
-        _forget_peak()
-        start = time.perf_counter()
-        ids = generate(prompt, new)
-        seconds = time.perf_counter() - start
-        pipe.send({"seconds": seconds, "ids": ids, "peak": _memory("VmHWM") - before})
-
-
-def _memory(field: str) -> int:
-    """Bytes that Linux tells of this process: VmRSS now, VmHWM at the peak. 0 elsewhere."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return 0
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
-
-
-def _forget_peak() -> None:
-    """Set this process's peak of memory to what it holds now."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-    except OSError:
-        return
+if __name__ == "__main__":
+    torch.set_num_threads(int(sys.argv[3]))
+    serve(lambda: ENGINES[sys.argv[1]](course_model(sys.argv[2])))

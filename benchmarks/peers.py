@@ -4,17 +4,17 @@
     python benchmarks/peers.py [--quick] [--shapes S M L] [--threads 2] [--rounds 5] [--out PREFIX]
 
 Writes PREFIX.csv (one row per contender, shape, threads and prompt length), PREFIX.png, and prints
-the table. The whole run takes about 15 minutes on two cores, `--quick` (S and M, three lengths)
+the table. The whole run takes about 20 minutes on two cores, `--quick` (S and M, three lengths)
 under three.
 
 What is timed, the same way for all: a greedy `generate` of 1 token after T (prefill), and of 65
-tokens after T. The difference, divided by 64, is the time per decoded token. All are in float32,
-all have the same number of threads, bound to cores (OMP_PROC_BIND). In a round every contender runs
-once per length, each in a process of its own, the first one another each round, after a pause in
-which the threads of the one before it go to sleep (CTranslate2's stay awake for 0.2 s) and a first
-call that wakes its own; one round before all is not counted. S, which is over soon, has
-twice as many rounds. A ratio is taken within each round; the table has medians, the CSV quartiles
-too. `ids` says whether the 65 tokens are the plain model's.
+tokens after T (L: of 25). The difference, divided by 64 (24), is the time per decoded token. All
+are in float32, all have the same number of threads, bound to cores (OMP_PROC_BIND). In a round
+every contender runs once per length, each in a process of its own, another one first each time,
+after a pause in which the threads of the one before it go to sleep (CTranslate2's stay awake for
+0.2 s) and a short call that wakes its own. One round before all is not counted. S, which is over
+soon, has twice as many. A ratio is taken within each round; the table has medians, the CSV
+quartiles too. `ids` says whether all the tokens are the plain model's.
 
 The limit is the time in which this machine, with these threads, reads what a token must read: all
 weights, once, and the keys and values of T positions. It is measured in the same rounds, as the sum
@@ -56,11 +56,12 @@ from benchmarks.engines import (
     Contender,
     course_model,
 )
+from course_utils.going_further.compiled_decode import has_compiler
 from course_utils.going_further.plots import peers
 from course_utils.going_further.roofline import cache_bytes, weight_bytes
 
 LENGTHS = (10, 50, 100, 500, 1000)
-DECODED = 64
+DECODED = {"S": 64, "M": 64, "L": 24}
 PAUSE = 0.3  # seconds, in which the threads of the one before go to sleep
 CACHED = (PLAIN, BY_COLUMNS, FAST, COMPILED, TRANSFORMERS, CTRANSLATE2)
 UNCACHED = (NO_CACHE, FAIR)
@@ -73,7 +74,7 @@ SHOWN = (
 
 def lengths_for(shape: str, quick: bool) -> list[int]:
     """Prompt lengths that leave room for what is decoded."""
-    room = SHAPES[shape][4] - DECODED - 1
+    room = SHAPES[shape][4] - DECODED[shape] - 1
     lengths = (10, 100, 500) if quick else LENGTHS
     return [length if length <= room else 900 for length in lengths]
 
@@ -81,10 +82,15 @@ def lengths_for(shape: str, quick: bool) -> list[int]:
 def contenders_for(shape: str, quick: bool) -> list[str]:
     """Those that can run here; the two without a cache only where they take seconds."""
     names = [*CACHED, *(UNCACHED if shape == "S" and not quick else ()), MEMORY]
-    for name, package in ((TRANSFORMERS, "transformers"), (CTRANSLATE2, "ctranslate2")):
-        if name in names and importlib.util.find_spec(package) is None:
-            print(f"{name} is left out: pip install -c constraints.txt torch==2.13.0 .[peers]")
-            names.remove(name)
+    missing = {
+        TRANSFORMERS: importlib.util.find_spec("transformers") is None,
+        CTRANSLATE2: importlib.util.find_spec("ctranslate2") is None,
+        COMPILED: not has_compiler(),
+    }
+    for name in [name for name in names if missing.get(name)]:
+        need = "a C++ compiler" if name == COMPILED else "the extra `peers`"
+        print(f"{name!r} is left out: it needs {need}.")
+        names.remove(name)
     return names
 
 
@@ -100,12 +106,12 @@ def prompt_of(shape: str, length: int) -> list[int]:
     return torch.randint(SHAPES[shape][0], (length,), generator=generator).tolist()
 
 
-def once(contender: Contender, prompt: list[int]) -> dict[str, object]:
+def once(contender: Contender, prompt: list[int], steps: int) -> dict[str, object]:
     """One measurement: prefill and decode, in seconds, the ids and the peak of memory."""
     time.sleep(PAUSE)
     if contender.name == MEMORY:
-        return {"decode": contender.run([], DECODED)["seconds"] / DECODED}
-    steps = 2 if contender.name in UNCACHED else DECODED
+        return {"decode": contender.run([], steps)["seconds"] / steps}
+    steps = 2 if contender.name in UNCACHED else steps
     first, all_ = contender.run(prompt, 1), contender.run(prompt, 1 + steps)
     return {
         "prefill": first["seconds"],
@@ -125,7 +131,7 @@ def measure(shape: str, threads: int, rounds: int, quick: bool) -> pd.DataFrame:
         for r, length in tqdm(plan, desc=f"{shape}, {threads} threads", disable=None):
             first = r % len(contenders)
             for contender in contenders[first:] + contenders[:first]:
-                row = once(contender, prompt_of(shape, length))
+                row = once(contender, prompt_of(shape, length), DECODED[shape])
                 place = {"shape": shape, "threads": threads, "tokens": length, "round": r}
                 rows.append(
                     place | {"contender": contender.name, "making": making[contender.name]} | row

@@ -27,10 +27,13 @@ STUB = 'raise NotImplementedError("Your turn: the card above says what to build.
 STEPS = (LockCells, ClearSolutions, ClearOutput, CheckCellMetadata, ComputeChecksums)
 
 
-def student_edition(notebook: NotebookNode, handout: bool = False) -> NotebookNode:
+def student_edition(
+    notebook: NotebookNode, handout: bool = False, chapter: bool = False
+) -> NotebookNode:
     """A worked notebook as a student gets it. Raises nbgrader's errors for wrong metadata.
 
-    In a hand-out it stays in its folder, and nothing shows the course's version.
+    In a hand-out it stays in its folder, and nothing shows the course's version. A chapter of
+    "Going further" is as deep in the folders as its student edition, so its links stay.
     """
     worked = {c.metadata.get("nbgrader", {}).get("grade_id"): c.source for c in notebook.cells}
     config = Config({"ClearSolutions": {"code_stub": {"python": STUB}}})
@@ -40,7 +43,7 @@ def student_edition(notebook: NotebookNode, handout: bool = False) -> NotebookNo
     cells = []
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
-        if cell.cell_type == "markdown" and not handout:
+        if cell.cell_type == "markdown" and not handout and not chapter:
             cell.source = cell.source.replace("](../", "](../../")
         cells.append(cell)
         grading = cell.metadata.get("nbgrader", {})
@@ -72,12 +75,13 @@ def write_all(folder: Path = NOTEBOOKS / "exercises") -> list[Path]:
     """Write the student edition of every notebook into `folder`; returns the paths."""
     folder.mkdir(exist_ok=True)
     written = []
-    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+    for path in [*NOTEBOOKS.glob("*.ipynb"), *NOTEBOOKS.glob("going_further/*.ipynb")]:
         if re.match(r"\d\d_", path.name):
-            notebook = student_edition(nbformat.read(path, as_version=4))
+            chapter = path.parent != NOTEBOOKS
+            notebook = student_edition(nbformat.read(path, as_version=4), chapter=chapter)
             written.append(folder / path.name)
             nbformat.write(notebook, written[-1])
-    return written
+    return sorted(written)
 
 
 if __name__ == "__main__":

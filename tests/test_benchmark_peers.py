@@ -37,16 +37,18 @@ def test_an_engine_says_what_the_plain_model_says(model, name):
 
 
 @pytest.mark.peers
-def test_ctranslate2_says_what_the_plain_model_says(model):
-    generate = ENGINES[CTRANSLATE2](model)
-    for prompt in (PROMPT, [7]):
-        assert generate(prompt, 19) == ENGINES[PLAIN](model)(prompt, 19)
+def test_ctranslate2_says_what_the_plain_model_says():
+    with Contender(CTRANSLATE2, "S", 1) as contender:
+        plain = ENGINES[PLAIN](engines.course_model("S"))
+        for prompt in (PROMPT, [7]):
+            assert contender.run(prompt, 19)["ids"] == plain(prompt, 19)
 
 
 @pytest.mark.peers
 def test_the_command_writes_a_table_and_a_figure(tmp_path, monkeypatch):
     """One shape, without what has to be compiled, and one round."""
-    monkeypatch.setattr(peers, "CACHED", (PLAIN, FAST, TRANSFORMERS, CTRANSLATE2))
+    monkeypatch.setattr(peers, "CACHED", (PLAIN, CTRANSLATE2))
+    monkeypatch.setattr(peers, "UNCACHED", ())
     monkeypatch.setattr(peers, "PAUSE", 0)
     monkeypatch.setattr(peers, "LENGTHS", (10, 20))
     out = tmp_path / "found"
@@ -54,7 +56,7 @@ def test_the_command_writes_a_table_and_a_figure(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", arguments)
     assert peers.main() == 0
     table = pd.read_csv(out.with_suffix(".csv"))
-    assert set(table["contender"]) == {*peers.CACHED, *peers.UNCACHED}
+    assert set(table["contender"]) == {PLAIN, CTRANSLATE2}
     assert set(table["tokens"]) == {10, 20}
     assert (table["ids"] == "same").all()
     assert (table[["decode_ms", "prefill_ms", "limit_ms"]] > 0).all(axis=None)
@@ -69,7 +71,18 @@ def test_a_contender_answers_from_a_process_of_its_own():
         assert answer["seconds"] > 0
         with pytest.raises(RuntimeError, match="'course, plain' ended"):
             contender.run([0] * 1200, 3)
-    assert not contender.process.is_alive()
+    assert contender.process.poll() is not None
+
+
+@pytest.mark.parametrize("shape", ["S", "M"])
+def test_what_is_not_there_is_left_out(shape, monkeypatch, capsys):
+    everyone = peers.contenders_for(shape, quick=False)
+    assert set(everyone) >= {*peers.CACHED} - {CTRANSLATE2}
+    monkeypatch.setattr(peers, "has_compiler", lambda: False)
+    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
+    left = peers.contenders_for(shape, quick=True)
+    assert left == [PLAIN, BY_COLUMNS, FAST, MEMORY]
+    assert "'course, compiled' is left out: it needs a C++ compiler" in capsys.readouterr().out
 
 
 def measurement(contender, round_, decode, prefill=1.0, ids=(1, 2, 3)):
@@ -102,5 +115,5 @@ def test_the_table_has_medians_of_ratios_within_a_round():
 def test_prompts_leave_room_for_what_is_decoded():
     for shape in engines.SHAPES:
         for length in peers.lengths_for(shape, quick=False):
-            assert length + peers.DECODED + 1 <= engines.SHAPES[shape][4]
+            assert length + peers.DECODED[shape] + 1 <= engines.SHAPES[shape][4]
     assert peers.lengths_for("L", quick=False)[-1] == 900

@@ -3,20 +3,17 @@
 import pytest
 import torch
 from helpers import cases_for, random_ids, small_model
-from torch._inductor import cpp_builder
 from torch._inductor.exc import InvalidCxxCompiler
 
 from course_utils.evaluation import kv_evaluate
 from course_utils.generation import beam_search
 from course_utils.going_further import compiled_decode
-from course_utils.going_further.compiled_decode import CompiledTransformer, StepCache, compiled
-
-
-def has_compiler():
-    try:
-        return bool(cpp_builder.get_cpp_compiler())
-    except InvalidCxxCompiler:
-        return False
+from course_utils.going_further.compiled_decode import (
+    CompiledTransformer,
+    StepCache,
+    compiled,
+    has_compiler,
+)
 
 
 @pytest.fixture(scope="module")

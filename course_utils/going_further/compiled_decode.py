@@ -188,6 +188,14 @@ class CompiledTransformer(FastTransformer):
         return torch.cat([input_ids, torch.stack(tokens, dim=1)], dim=1)
 
 
+def has_compiler() -> bool:
+    """Whether TorchInductor finds a C++ compiler here."""
+    try:
+        return bool(get_cpp_compiler())
+    except InvalidCxxCompiler:
+        return False
+
+
 def compiled(model: DecoderOnlyTransformer) -> CompiledTransformer:
     """A copy of the model with a compiled decoding step, for this processor and thread count.
 
@@ -196,14 +204,12 @@ def compiled(model: DecoderOnlyTransformer) -> CompiledTransformer:
     """
     if model.device.type != "cpu":
         raise ValueError(f"The model is on {model.device}; compiled() is for the CPU.")
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler:
+    if not has_compiler():
         raise RuntimeError(
             "No C++ compiler was found, and TorchInductor writes C++. Install one (Debian: g++; "
             "macOS: xcode-select --install; Windows: Visual Studio's Build Tools), or use "
             "fast(model)."
-        ) from None
+        )
     made = fast(model, CompiledTransformer)
     made.build()
     return made

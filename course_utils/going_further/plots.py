@@ -97,7 +97,7 @@ def precision(recall: pd.Series, milliseconds: pd.Series, megabytes: dict[str, f
     bars = right.barh(list(milliseconds.index), milliseconds, color="#0072B2", edgecolor="black")
     notes = [f"{ms:.2g} ms for {megabytes[name]:.0f} MB" for name, ms in milliseconds.items()]
     right.bar_label(bars, notes, padding=4)
-    right.set(xlim=(0, 1.5 * milliseconds.max()), xlabel="time of one product (ms)")
+    right.set(xlim=(0, 1.7 * milliseconds.max()), xlabel="time of one product (ms)")
     right.set_title("The wide model's last matrix")
     for ax in (left, right):
         ax.invert_yaxis()
