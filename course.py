@@ -9,10 +9,8 @@ import sys
 from pathlib import Path
 
 if sys.version_info < (3, 11):  # to get here, an old Python must be able to parse this whole file
-    sys.exit(
-        "The course needs Python 3.11 or newer, and this is " + sys.version.split()[0] + ". "
-        "Install one from https://www.python.org/downloads and start course.py with it."
-    )
+    sys.exit("The course needs Python 3.11 or newer, and this is " + sys.version.split()[0] + ". "
+             "Install one from https://www.python.org/downloads and start course.py with it.")
 
 USAGE = """usage: python3 course.py TASK [arguments for the task]
   lab     open the course in JupyterLab        (course.py lab --port 9999)
@@ -43,16 +41,12 @@ def setup() -> None:
     print("Setting up the course in .venv: some minutes, and only this once.", flush=True)
     STAMP.unlink(missing_ok=True)
     if call([sys.executable, "-m", "venv", "--clear", VENV]) != 0:
-        sys.exit(
-            "Python could not make the folder .venv; its reason is above. On Debian or "
-            "Ubuntu, 'apt install python3-venv' may help; elsewhere, close what uses .venv "
-            "and delete it. Then run the same command again."
-        )
+        sys.exit("Python could not make the folder .venv; its reason is above. On Debian or "
+                 "Ubuntu, 'apt install python3-venv' may help; elsewhere, close what uses .venv "
+                 "and delete it. Then run the same command again.")
     if call([PYTHON, "-m", "pip", "install", "-c", "constraints.txt", "-e", ".[test]"]) != 0:
-        sys.exit(
-            "pip did not install the course's packages; its reason is above. Check network "
-            "and disk space, and run the same command again: it starts afresh."
-        )
+        sys.exit("pip did not install the course's packages; its reason is above. Check network "
+                 "and disk space, and run the same command again: it starts afresh.")
     STAMP.write_text(made_from, encoding="utf-8")
 
 

@@ -459,10 +459,9 @@ def test_five_hundred_submissions_and_the_strangest_files_get_their_rows(tmp_pat
     Path(os.fsdecode(bytes(folder) + b"/not \xff utf-8.ipynb")).write_bytes(stub)
     book = grade(folder, tmp_path / "out", "01", SEED).groupby("student")["status"].first()
     assert len(book) == 506
-    assert (
-        list(book[[f"student {n:03}" for n in range(500)]].drop("student 007"))
-        == ["not done"] * 499
-    )
+    assert list(book[[f"student {n:03}" for n in range(500)]].drop("student 007")) == [
+        "not done"
+    ] * 499
     assert book["student 007"] == "holds no notebook 01_....ipynb"
     assert book["student 007.ipynb"] == book["'=cmd()"] == book["not ? utf-8"] == "not done"
     assert "no regular file" in book["a pipe"]
