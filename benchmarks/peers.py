@@ -57,7 +57,7 @@ from benchmarks.engines import (
     course_model,
 )
 from course_utils.going_further.compiled_decode import has_compiler
-from course_utils.going_further.plots import peers
+from course_utils.going_further.plots_06 import peers
 from course_utils.going_further.roofline import cache_bytes, weight_bytes
 
 LENGTHS = (10, 50, 100, 500, 1000)

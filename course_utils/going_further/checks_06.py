@@ -1,4 +1,4 @@
-"""What the check cells of "Going further" call, as `course_utils.checks` does for the core."""
+"""What the check cells of chapter 06 call, as `course_utils.checks` does for the core."""
 
 from collections.abc import Callable
 from functools import partial

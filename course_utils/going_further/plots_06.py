@@ -1,4 +1,4 @@
-"""The figures of "Going further": the look is that of `course_utils.plots`."""
+"""The figures of chapter 06: the look is that of `course_utils.plots`."""
 
 import matplotlib.pyplot as plt
 import numpy as np

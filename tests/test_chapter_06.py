@@ -1,4 +1,4 @@
-"""The rooms of "Going further": what they count is right, and their checks see what is wrong."""
+"""The rooms of chapter 06: what they count is right, and their checks see what is wrong."""
 
 import ast
 import inspect
@@ -9,7 +9,9 @@ import pytest
 import torch
 from helpers import small_model
 
-from course_utils.going_further import checks, plots, roofline
+from course_utils.going_further import checks_06 as checks
+from course_utils.going_further import plots_06 as plots
+from course_utils.going_further import roofline
 from course_utils.kv_cache import GrowingCache
 from course_utils.transformer import ROOT, DecoderOnlyTransformer
 
