@@ -19,7 +19,8 @@ quartiles too. `ids` says whether all the tokens are the plain model's.
 The limit is the time in which this machine, with these threads, reads what a token must read: all
 weights, once, and the keys and values of T positions. It is measured in the same rounds, as the sum
 over as many bytes as the weights have: small weights stay in the processor's cache, large ones
-come from memory, so each shape has a bandwidth of its own.
+come from memory, so each shape has a bandwidth of its own: the median of all its rounds. The share
+of the limit, though, is a ratio, and taken within each round like the others.
 
 Peak memory is that of one generation (Linux only), less what the process had after importing. A
 contender that has not what it needs, an engine or a compiler, is named and left out.
@@ -144,12 +145,13 @@ def summary(times: pd.DataFrame) -> pd.DataFrame:
     """One row per shape, threads, tokens and contender: what the CSV holds."""
     place = ["shape", "threads", "tokens"]
     rows = []
+    read = times[times["contender"] == MEMORY].groupby(place[:2])["decode"].median()
     for key, group in times.groupby(place, sort=False):
         by_round = group.pivot(index="round", columns="contender", values="decode")
         prefills = group.pivot(index="round", columns="contender", values="prefill")
         model = course_model(key[0])
-        needed = weight_bytes(model) + cache_bytes(model, key[2])
-        limit = by_round[MEMORY] * needed / weight_bytes(model)
+        times_the_weights = 1 + cache_bytes(model, key[2]) / weight_bytes(model)
+        limit = by_round[MEMORY] * times_the_weights
         ids = group.set_index("contender").groupby(level=0)["ids"].first()
         for name in [name for name in by_round if name != MEMORY]:
             decode, prefill = by_round[name] * 1e3, prefills[name] * 1e3
@@ -158,7 +160,7 @@ def summary(times: pd.DataFrame) -> pd.DataFrame:
             row |= {"decode_ms": decode.median(), "prefill_ms": prefill.median()}
             row |= {f"decode_q{q}": decode.quantile(q / 100) for q in (25, 75)}
             row |= {f"prefill_q{q}": prefill.quantile(q / 100) for q in (25, 75)}
-            row["limit_ms"] = limit.median() * 1e3
+            row["limit_ms"] = read[key[:2]] * times_the_weights * 1e3
             row["share_of_limit"] = (limit / by_round[name]).median()
             for peer in (TRANSFORMERS, CTRANSLATE2):
                 if peer in by_round:

@@ -8,14 +8,15 @@ what it costs is reading every weight once, and Python. So, for one new token:
     products are written or added where their result belongs: into the cache, onto the stream
     attention is PyTorch's fused kernel, over views of the cache that are made once a step
 
-and a prefill computes the logits of its last position only, where nobody asks for the others.
-All else (a prefill, several tokens at once, training) takes the ordinary path.
+A prefill of one sequence goes the same way, and computes the logits of its last position only,
+where nobody asks for the others. All else (several tokens after others, training) takes the
+ordinary path.
 
 Shapes: B batch, H num_heads, T new tokens, K all positions, S max_seq_len, D d_model, d d_head,
 V vocab_size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -54,6 +55,20 @@ class RowCache:
         self.new = rows.flatten(3).permute(2, 0, 1, 3)  # (S, layer, B, 3 D)
         queries, self.keys, self.values = rows.permute(3, 0, 1, 4, 2, 5)  # (layer, B, H, S, d)
         self.queries = queries.permute(3, 0, 1, 2, 4).unsqueeze(4)  # (S, layer, B, H, 1, d)
+
+    def views(self, start: int, end: int) -> Iterator[tuple[Tensor, ...]]:
+        """For each layer: where q, k, v of positions from `start` to `end` go, as rows (N, 3 D);
+        then the queries (B, H, T, d) there, and the keys and values (B, H, K, d) of all positions.
+
+        The rows are those of one position in each sequence, or of several in the one there is.
+        """
+        if end - start == 1:
+            new, queries = self.new[start], self.queries[start]
+        else:
+            new = self.rows[:, 0, start:end].flatten(2)
+            queries = self.rows[:, :, start:end, 0].transpose(2, 3)
+        stored = (t.narrow(3, 0, end).unbind() for t in (self.keys, self.values))
+        return zip(new.unbind(), queries.unbind(), *stored, strict=True)
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store k, v (B, H, T, d) of the new positions; return views (B, H, K, d) of all."""
@@ -130,9 +145,9 @@ def normalize(norm: nn.LayerNorm) -> Callable[[Tensor], Tensor]:
 def layer_step(layer: nn.Module, by_columns: bool) -> Callable[..., None]:
     """The short path through one `DecoderLayer`.
 
-    It adds to the residual stream x (B, D) in place, writes q, k and v of the new position into
-    `new` (B, 3 D), and attends from q (B, H, 1, d) to keys and values (B, H, K, d): all are views
-    of the cache.
+    It adds to the residual stream x (N, D) in place, writes q, k and v of the new positions into
+    `new` (N, 3 D), and attends from q (B, H, T, d) to keys and values (B, H, K, d): all are views
+    of the cache. One of B and T is 1, the other N; with T > 1, K = T.
     """
     heads, block = layer.attention, layer.feed_forward
     norm1, norm2 = normalize(layer.norm1), normalize(layer.norm2)
@@ -143,7 +158,11 @@ def layer_step(layer: nn.Module, by_columns: bool) -> Callable[..., None]:
 
     def step(x: Tensor, new: Tensor, q: Tensor, keys: Tensor, values: Tensor) -> None:
         qkv(new, norm1(x), beta=0)
-        out(x, F.scaled_dot_product_attention(q, keys, values).flatten(1))
+        if q.size(2) == 1:
+            out(x, F.scaled_dot_product_attention(q, keys, values).flatten(1))
+        else:
+            mixed = F.scaled_dot_product_attention(q, keys, values, is_causal=True)
+            out(x, mixed.transpose(1, 2).flatten(2)[0])
         hidden = up_bias.expand(x.size(0), -1).clone()
         up(hidden, norm2(x))
         down(x.add_(down_bias), hidden.relu_())
@@ -190,8 +209,9 @@ class FastTransformer(DecoderOnlyTransformer):
         self.check_input(input_ids, past_kv, use_cache)
         if use_cache and past_kv is None:
             past_kv = self.new_cache(input_ids.size(0))
-        if isinstance(past_kv, RowCache) and input_ids.size(1) == 1 and not self.trains():
-            return past_kv.norm(self.one_token(input_ids[:, 0], past_kv))[:, None], past_kv
+        if self.is_short(input_ids, past_kv):
+            hidden = past_kv.norm(self.short_path(input_ids, past_kv))
+            return hidden.view(*input_ids.shape, -1), past_kv
         x = self.embed(input_ids, 0 if past_kv is None else past_kv.length)
         for i, layer in enumerate(self.layers):
             x = layer(x, past_kv, i)
@@ -201,13 +221,18 @@ class FastTransformer(DecoderOnlyTransformer):
         """Whether gradients or dropout are wanted: the short path knows neither."""
         return self.training or torch.is_grad_enabled()
 
-    def one_token(self, ids: Tensor, cache: RowCache) -> Tensor:
-        """The residual stream (B, D) after all layers for one new token (B,) in each sequence."""
-        at, end = cache.length, cache.length + 1
-        x = torch.embedding(self.token_embedding.weight, ids).add_(self.pos_embedding.weight[at])
-        keys, values = (t.narrow(3, 0, end).unbind() for t in (cache.keys, cache.values))
-        views = zip(cache.new[at].unbind(), cache.queries[at].unbind(), keys, values, strict=True)
-        for step, of_layer in zip(cache.steps, views, strict=True):
+    def is_short(self, input_ids: Tensor, cache: Any) -> bool:
+        """Whether it is one new token in each sequence, or the beginning of the only one."""
+        if not isinstance(cache, RowCache) or self.trains():
+            return False
+        return input_ids.size(1) == 1 or (input_ids.size(0) == 1 and cache.length == 0)
+
+    def short_path(self, ids: Tensor, cache: RowCache) -> Tensor:
+        """The residual stream (N, D) after all layers for the N new tokens, (N, 1) or (1, N)."""
+        start, end = cache.length, cache.length + ids.size(1)
+        x = torch.embedding(self.token_embedding.weight, ids.flatten())
+        x.add_(self.pos_embedding.weight[start:end])
+        for step, of_layer in zip(cache.steps, cache.views(start, end), strict=True):
             step(x, *of_layer)
         cache.length = end
         return x

@@ -112,6 +112,21 @@ def test_the_table_has_medians_of_ratios_within_a_round():
     assert list(table["ids"]) == ["same", "differ from 3 on"]
 
 
+def test_the_limit_has_one_bandwidth_for_all_lengths():
+    rows = []
+    for tokens, seconds in ((10, 0.001), (500, 0.003), (1000, 0.002)):
+        rows += [
+            measurement(PLAIN, 0, 0.004) | {"tokens": tokens},
+            measurement(MEMORY, 0, seconds, prefill=None, ids=None) | {"tokens": tokens},
+        ]
+    table = peers.summary(pd.DataFrame(rows)).set_index("tokens")
+    small = engines.course_model("S")
+    for tokens, shared in ((10, 1 / 4), (500, 3 / 4), (1000, 2 / 4)):
+        more = 1 + peers.cache_bytes(small, tokens) / peers.weight_bytes(small)
+        assert table["limit_ms"][tokens] == pytest.approx(2 * more)
+        assert table["share_of_limit"][tokens] == pytest.approx(shared * more)
+
+
 def test_prompts_leave_room_for_what_is_decoded():
     for shape in engines.SHAPES:
         for length in peers.lengths_for(shape, quick=False):

@@ -82,24 +82,30 @@ def test_beams_are_reordered():
         assert torch.allclose(found, expected)
 
 
-def test_one_token_takes_the_short_path_and_all_else_the_ordinary_one(monkeypatch):
+def test_what_takes_the_short_path_and_what_the_ordinary_one(monkeypatch):
     taken = []
-    short = FastTransformer.one_token
+    short = FastTransformer.short_path
     monkeypatch.setattr(
-        FastTransformer, "one_token", lambda self, *a: taken.append(1) or short(self, *a)
+        FastTransformer,
+        "short_path",
+        lambda self, ids, cache: taken.append(tuple(ids.shape)) or short(self, ids, cache),
     )
     decoder, ids = fast(small_model()), random_ids(2, 9)
-    decoder.generate(ids, 5, temperature=0)
-    assert len(taken) == 4
+    decoder.generate(ids, 3, temperature=0)
+    assert taken == [(2, 1)] * 2
+    decoder.generate(ids[:1], 3, temperature=0)
+    assert taken[2:] == [(1, 9), (1, 1), (1, 1)]
     with torch.no_grad():
         decoder(ids)
-        _, past_kv = decoder(ids[:, :6], use_cache=True)
-        decoder(ids[:, 6:], past_kv, use_cache=True)
-    assert len(taken) == 4
-    decoder(ids[:, :1], use_cache=True)
+        decoder(ids[:1])
+        for rows in (ids, ids[:1]):
+            _, past_kv = decoder(rows[:, :6], use_cache=True)
+            decoder(rows[:, 6:], past_kv, use_cache=True)
+    assert taken[5:] == [(1, 6)]
+    decoder(ids[:1, :1], use_cache=True)
     decoder(ids)[0].sum().backward()
     assert decoder.layers[0].attention.W_k.weight.grad is not None
-    assert len(taken) == 4
+    assert taken[6:] == []
 
 
 def test_only_the_last_position_of_a_prefill_gets_logits():

@@ -14,6 +14,7 @@ import io
 import logging
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,22 @@ def compiled(model: DecoderOnlyTransformer) -> CompiledTransformer:
     return made
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep TorchInductor's remarks to itself."""
+    logger = logging.getLogger("torch._inductor")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
 def compile_step(model: CompiledTransformer) -> Any:
     """The program that computes `Step` for any number of positions from 2 to `max_seq_len`."""
     cache = StepCache(model)
@@ -222,11 +239,9 @@ def compile_step(model: CompiledTransformer) -> Any:
     example = (torch.zeros(1, dtype=torch.long), model.positions[:2], keys, values)
     seen = {0: torch.export.Dim("seen", min=2, max=model.max_seq_len)}
     same = [None] * model.num_layers
-    logging.getLogger("torch._inductor").setLevel(logging.ERROR)
     with (
         torch.no_grad(),
-        warnings.catch_warnings(action="ignore"),
-        contextlib.redirect_stderr(io.StringIO()),
+        quiet(),
         tempfile.TemporaryDirectory() as folder,
     ):
         graph = torch.export.export(
