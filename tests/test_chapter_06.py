@@ -151,3 +151,44 @@ def test_the_figure_of_the_engines_draws_each_with_its_limit():
         for n in range(1, len(plots.PEERS) + 1):
             assert [2 * n, 2 * n] in drawn
         assert [0.5, 0.5] in drawn
+
+
+def lines_of(ax):
+    """Every curve of a panel as a list of its points."""
+    return [list(zip(*line.get_data(), strict=True)) for line in ax.get_lines()]
+
+
+def test_the_figure_of_the_bandwidth_draws_what_was_read_and_marks_the_models():
+    read = pd.DataFrame({"1 thread": [2e9, 3e9], "2 threads": [4e9, 1e9]}, index=[1e6, 8e6])
+    (ax,) = plots.bandwidth(read, {"small": 2_000_000}).axes
+    curves = lines_of(ax)
+    assert [(1, 2), (8, 3)] in curves and [(1, 4), (8, 1)] in curves
+    assert [text.get_text() for text in ax.texts] == ["small"]
+    assert any(x == 2 for curve in curves for x, _ in curve)
+
+
+def test_the_figures_with_bars_have_their_lengths_and_labels():
+    rates = pd.DataFrame({"one": [4e9, 8e9], "eighty": [1e9, 2e9]}, index=["F.linear", "in parts"])
+    (ax,) = plots.products(rates).axes
+    assert [bar.get_height() for bar in ax.patches] == [4, 8, 1, 2]
+    assert [text.get_text() for text in ax.texts] == ["4", "8", "1", "2"]
+
+    taken = {"small": {"plain": 3.0, "fast": 1.0, "floor": 0.5}}
+    (ax,) = plots.steps(taken).axes
+    assert [bar.get_width() for bar in ax.patches] == [3, 1, 0.5]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["plain", "fast", "floor"]
+
+    right, ms = pd.Series({"32 bits": 0.9}), pd.Series({"32 bits": 2.0, "8": 1.0})
+    left, last = plots.precision(right, ms, {"32 bits": 51.0, "8": 13.0}).axes
+    assert [bar.get_width() for bar in left.patches] == [0.9]
+    assert [bar.get_width() for bar in last.patches] == [2, 1]
+    assert [text.get_text() for text in last.texts] == ["2 ms for 51 MB", "1 ms for 13 MB"]
+
+
+def test_the_figure_of_the_growth_draws_the_fitted_power_and_lines():
+    totals = pd.Series([1.0, 4.0, 16.0], index=[64, 128, 256])
+    steps = pd.DataFrame({"course, fast": [2e-3, 3e-3]}, index=[100, 200])
+    left, right = plots.growth(totals, 2.0, steps, {"course, fast": (1e-5, 1e-3)}).axes
+    assert [y for _, y in lines_of(left)[1]] == pytest.approx([1, 4, 16])
+    assert [y for _, y in lines_of(right)[0]] == [2, 3]
+    assert [y for _, y in lines_of(right)[1]] == pytest.approx([2, 3])
