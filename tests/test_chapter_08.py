@@ -1,0 +1,560 @@
+"""Chapter 08: each smaller cache is what its rule says, and its checks see what is wrong."""
+
+import ast
+import inspect
+from functools import partial
+
+import nbformat
+import pandas as pd
+import pytest
+import torch
+from helpers import random_ids, small_model
+
+from course_utils.attention import attention, causal_mask
+from course_utils.evaluation import in_portions, kv_evaluate, uncached
+from course_utils.going_further import cache_quality, grouped_heads, packed_numbers, smaller_caches
+from course_utils.going_further import checks_08 as checks
+from course_utils.going_further import plots_08 as plots
+from course_utils.going_further.packed_numbers import CHANNEL, TOGETHER, TOKEN, quantized
+from course_utils.going_further.smaller_caches import WindowCache, evicting, windowed
+from course_utils.kv_cache import GrowingCache
+from course_utils.transformer import ROOT, DecoderOnlyTransformer, load_model
+
+CHAPTER = ROOT / "notebooks" / "going_further" / "08_smaller_caches.ipynb"
+
+
+@pytest.fixture(autouse=True)
+def small_groups(monkeypatch):
+    """Groups of 4 positions, so that short sequences fill several."""
+    monkeypatch.setitem(TOGETHER, CHANNEL, (4, -2))
+
+
+SMALLER = {
+    "window": lambda m: windowed(m, 3),
+    "window, sinks": lambda m: windowed(m, 3, sinks=2),
+    "a window for each layer": lambda m: windowed(m, [8, 2]),
+    "8 bits": lambda m: quantized(m, 8, CHANNEL, TOKEN),
+    "4 bits, per channel": lambda m: quantized(m, 4, CHANNEL, CHANNEL),
+    "4 bits, per token": lambda m: quantized(m, 4, TOKEN, TOKEN),
+    "2 bits, the other way": lambda m: quantized(m, 2, TOKEN, CHANNEL),
+    "eviction": lambda m: evicting(m, 4),
+    "eviction, one recent": lambda m: evicting(m, 3, recent=1),
+    "one head": lambda m: grouped_heads.grouped(m, 1),
+    "one head, 4 bits": lambda m: quantized(grouped_heads.grouped(m, 1), 4),
+}
+
+
+def judged(model):
+    return kv_evaluate(model, smaller_caches.cases_by_rule(model, random_ids(2, 7)))
+
+
+@pytest.mark.parametrize("name", SMALLER)
+def test_the_cache_computes_what_its_rule_says_however_it_is_fed(name):
+    """Groups of 4 need d_head * bits to fill bytes: 8 numbers at 2 bits are two."""
+    report = judged(SMALLER[name](small_model(max_seq_len=8)))
+    assert report.all_passed, report.problems
+
+
+@pytest.mark.parametrize("name", [n for n in SMALLER if "head" not in n])
+def test_the_rule_is_not_the_plain_model_s(name):
+    model, ids = small_model(), random_ids(1, 12)
+    if name == "8 bits":
+        assert 1e-6 < (uncached(SMALLER[name](model), ids) - uncached(model, ids)).abs().max() < 0.1
+    else:
+        assert (uncached(SMALLER[name](model), ids) - uncached(model, ids)).abs().max() > 0.01
+
+
+class Broken:
+    """Caches that are wrong as the approximation that they claim to be."""
+
+    class RingTooLarge(WindowCache):
+        def __init__(self, model, batch_size, window, sinks=0):
+            super().__init__(model, batch_size, window + 1, sinks)
+
+    class SinksOverwritten(WindowCache):
+        def append(self, layer, k, v):
+            sinks, self.sinks = self.sinks, 0
+            window = self.windows[layer]
+            self.windows[layer] = window + sinks
+            found = super().append(layer, k, v)
+            self.sinks, self.windows[layer] = sinks, window
+            return found
+
+    class LengthOfWhatIsKept(WindowCache):
+        @property
+        def length(self):
+            return min(self.lengths[0], self.sinks + self.windows[0])
+
+    class MassOfTheDead(smaller_caches.EvictingCache):
+        """The newcomer inherits what its predecessor in the slot had received."""
+
+        def append(self, layer, k, v):
+            before = self.mass[layer].clone()
+            found = super().append(layer, k, v)
+            self.mass[layer] = before
+            return found
+
+    class LastWeightsOnly(smaller_caches.EvictingCache):
+        def saw(self, layer, weights):
+            self.mass[layer].zero_()
+            super().saw(layer, weights)
+
+    class NewestRounded(packed_numbers.QuantizedCache):
+        def append(self, layer, k, v):
+            keys, values = super().append(layer, k, v)
+            return packed_numbers.rounded(keys[:, :, -1:], 4, TOKEN).expand_as(keys), values
+
+    class LowBitsLost(packed_numbers.QuantizedCache):
+        def append(self, layer, k, v):
+            keys, values = super().append(layer, k, v)
+            return keys, packed_numbers.rounded(values, 2, TOKEN)
+
+
+@pytest.mark.parametrize(
+    ("like", "cache"),
+    [
+        ("window, sinks", partial(Broken.RingTooLarge, window=3, sinks=2)),
+        ("window, sinks", partial(Broken.SinksOverwritten, window=3, sinks=2)),
+        ("window, sinks", partial(Broken.LengthOfWhatIsKept, window=3, sinks=2)),
+        ("eviction", partial(Broken.MassOfTheDead, budget=4, recent=2)),
+        ("eviction", partial(Broken.LastWeightsOnly, budget=4, recent=2)),
+        ("4 bits, per token", partial(Broken.NewestRounded, bits=4, keys=TOKEN, values=TOKEN)),
+        ("4 bits, per token", partial(Broken.LowBitsLost, bits=4, keys=TOKEN, values=TOKEN)),
+    ],
+)
+def test_a_cache_that_is_another_approximation_is_seen(like, cache):
+    model = SMALLER[like](small_model(max_seq_len=8))
+    model.cache = cache
+    assert not judged(model).all_passed
+
+
+def test_a_window_in_the_course_s_own_model_one_token_at_a_time():
+    """`new_cache` is all it takes, as long as tokens come singly; several at once are refused."""
+
+    class Windowed(DecoderOnlyTransformer):
+        def new_cache(self, batch_size):
+            return WindowCache(self, batch_size, window=4, sinks=1)
+
+    model, ids = small_model(Windowed), random_ids(2, 15)
+    expected = uncached(windowed(model, 4, sinks=1), ids)
+    assert torch.allclose(in_portions(model, ids, (1,) * 15), expected, rtol=0, atol=1e-9)
+    with pytest.raises(ValueError, match="3 positions came at once"):
+        model(ids[:, :3], use_cache=True)
+    told = windowed(model, 4, sinks=1).generate(ids, 5, temperature=0)
+    for column in range(15, 20):
+        likeliest = uncached(windowed(model, 4, sinks=1), told[:, :column])[:, -1].argmax(-1)
+        assert torch.equal(told[:, column], likeliest)
+
+
+@pytest.mark.parametrize("name", ["window", "eviction", "heads"])
+def test_what_is_large_enough_is_the_plain_cache(name):
+    model, ids = small_model(), random_ids(2, 20)
+    smaller = {
+        "window": lambda: windowed(model, 20, sinks=3),
+        "eviction": lambda: evicting(model, 20),
+        "heads": lambda: grouped_heads.grouped(model, model.num_heads),
+    }[name]()
+    plain = in_portions(model, ids, (5,) + (1,) * 15)
+    assert torch.allclose(in_portions(smaller, ids, (5,) + (1,) * 15), plain, rtol=0, atol=1e-9)
+    assert torch.allclose(uncached(smaller, ids), plain, rtol=0, atol=1e-9)
+
+
+def test_eviction_that_protects_all_it_keeps_is_a_window():
+    model, ids = small_model(), random_ids(2, 20)
+    expected = uncached(windowed(model, 5), ids)
+    assert torch.allclose(uncached(evicting(model, 5, recent=5), ids), expected, atol=1e-9)
+
+
+def test_eviction_by_hand():
+    """Two slots, one of them for the newest: the other goes to whom position 1 looked at."""
+    q = k = torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.0, 3.0]]).double()[None, None]
+    seen = smaller_caches.eviction_mask(q, k, budget=2, recent=1)[0, 0]
+    assert seen.tolist() == [[True, False, False], [True, True, False], [True, False, True]]
+
+
+def test_only_queries_that_attend_to_what_they_saw_see_it():
+    """Band and causal mask against a loop of single queries."""
+    q, k, v = torch.randn(3, 1, 2, 9, 4).double().unbind()
+    found = smaller_caches.window_rule(3, 1)(q, k, v)
+    for t in range(9):
+        kept = [s for s in range(t + 1) if s > t - 3 or s < 1]
+        alone = attention(q[:, :, t : t + 1], k[:, :, kept], v[:, :, kept])
+        assert torch.allclose(found[:, :, t : t + 1], alone, atol=1e-12)
+    plain = attention(q, k, v, causal_mask(9, 9))
+    assert torch.allclose(smaller_caches.causal_rule(q, k, v), plain, atol=1e-12)
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+@pytest.mark.parametrize("dim", [-1, -2])
+def test_rounding_is_wrong_by_half_a_step_and_no_more(bits, dim):
+    torch.manual_seed(0)
+    x = 5 * torch.randn(2, 3, 4, 8).double() + 1
+    codes, low, step = packed_numbers.quantize(x, bits, dim)
+    error = (low + step * codes - x).abs()
+    sixteen = 2.0**-11 * (low.abs() + step * 2**bits)
+    assert (error <= step / 2 + sixteen).all()
+    assert error.max() > 0.4 * step.min()
+    assert codes.max() == 2**bits - 1
+    assert codes.min() == 0
+
+
+def test_equal_numbers_are_rounded_to_themselves():
+    x = torch.full((1, 1, 4, 8), 0.75)
+    assert torch.equal(packed_numbers.rounded(x, 4, TOKEN), x)
+    assert torch.equal(packed_numbers.rounded(x, 4, CHANNEL), x)
+
+
+def test_int8_logits_are_within_their_bound(monkeypatch):
+    """A fiftieth of the logits' own spread, in groups of the size that the chapter uses."""
+    monkeypatch.setitem(TOGETHER, CHANNEL, (packed_numbers.GROUP, -2))
+    model, ids = load_model(device="cpu", dtype=torch.float64), random_ids(2, 60, vocab_size=250)
+    plain = uncached(model, ids)
+    assert (uncached(quantized(model, 8), ids) - plain).abs().max() < 0.02 * plain.std()
+
+
+def storage(cache):
+    if isinstance(cache, packed_numbers.QuantizedCache):
+        stored = cache.keys + cache.values
+        tensors = [t for each in stored for t in (*each.closed, each.rest)]
+    else:
+        parts = getattr(cache, "parts", ("keys", "values"))
+        tensors = [t for part in parts for t in getattr(cache, part)]
+    return sum({t.data_ptr(): t.untyped_storage().nbytes() for t in tensors if t.numel()}.values())
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda m: m, 2 * 2 * 16 * 8 * 13),
+        (lambda m: grouped_heads.grouped(m, 1), 2 * 2 * 8 * 8 * 13),
+        (lambda m: windowed(m, 5, 2), 2 * 2 * 16 * 8 * 7),
+        (lambda m: evicting(m, 6), 2 * 2 * 6 * (2 * 8 * 8 + 8 + 4)),
+        (lambda m: quantized(m, 4, TOKEN, TOKEN), 2 * 2 * 2 * 13 * (8 // 2 + 2 + 2)),
+        (
+            lambda m: quantized(m, 4),
+            2 * 2 * (12 * 4 + 3 * 8 * 4 + 8 * 8 + 13 * (8 // 2 + 2 + 2)),
+        ),
+    ],
+    ids=["plain", "one head", "window", "eviction", "4 bits per token", "4 bits"],
+)
+def test_bytes_are_what_the_formula_says_and_what_is_allocated(make, expected):
+    """In float64: 2 layers, 2 heads of 8 numbers, 13 positions, groups of 4."""
+    model = make(small_model())
+    cache = GrowingCache(model, 1) if type(model) is DecoderOnlyTransformer else model.new_cache(1)
+    model(random_ids(1, 13), past_kv=cache, use_cache=True)
+    assert cache.nbytes == expected
+    assert storage(cache) == expected
+
+
+@pytest.mark.parametrize("name", SMALLER)
+def test_rows_can_be_reordered(name):
+    model, ids = SMALLER[name](small_model()), random_ids(2, 12)
+    expected = uncached(model, ids)[[1, 1, 0], -1]
+    cache = model(ids[:, :11], use_cache=True)[1]
+    cache.reorder(torch.tensor([1, 1, 0]))
+    found = model(ids[[1, 1, 0], 11:], past_kv=cache, use_cache=True)[0][:, -1]
+    assert torch.allclose(found, expected, atol=1e-9)
+
+
+def test_numbers_that_do_not_fit_are_refused():
+    model = small_model()
+    with pytest.raises(ValueError, match="equally"):
+        grouped_heads.grouped(small_model(num_heads=4), 3)
+    with pytest.raises(ValueError, match="8, 4 or 2"):
+        quantized(model, 3)
+    with pytest.raises(ValueError, match="from 1 to budget=4"):
+        evicting(model, 4, recent=5).new_cache(1)
+
+
+def test_the_uptrained_weights_answer_what_the_pooled_ones_do_not():
+    model, stories = load_model(device="cpu"), cache_quality.held_out()[:2]
+    for heads in (1, 2):
+        right = {
+            name: cache_quality.answers(
+                cache_quality.quality(make(model, heads), stories), stories
+            )["right"].mean()
+            for name, make in (
+                ("pooled", grouped_heads.grouped),
+                ("uptrained", grouped_heads.uptrained),
+            )
+        }
+        assert right["pooled"] < 0.7 < 0.85 < right["uptrained"]
+
+
+def test_the_kept_measurements_are_those_of_this_code(monkeypatch):
+    monkeypatch.setitem(TOGETHER, CHANNEL, (packed_numbers.GROUP, -2))
+    kept, stories = cache_quality.load_measured(), cache_quality.held_out()
+    made = cache_quality.contenders()
+    assert list(kept) == list(made)
+    for table in kept.values():
+        assert [len(a) for a in table["answers"]] == [len(s.questions) for s in stories]
+        assert list(table["tokens"]) == [len(s.words) - 1 for s in stories]
+    model = load_model(device="cpu")
+    for name in ("whole cache", "window 32, sinks", "4 bits, keys per channel, values per token"):
+        again = cache_quality.quality(made[name](model), stories[:2])
+        assert (again["loss"] - kept[name]["loss"][:2]).abs().max() < 0.01
+        assert list(again["answers"]) == list(kept[name]["answers"][:2])
+
+
+def test_quality_counts_words_and_answers():
+    """By the course's own count of right answers, and through a cache as by the rule."""
+    from course_utils.evaluation import answers_right
+
+    model, stories = load_model(device="cpu"), cache_quality.held_out()[2:4]
+    measured = cache_quality.quality(model, stories)
+    expected = ["".join(str(int(r)) for r in answers_right(model, s)) for s in stories]
+    assert list(measured["answers"]) == expected
+    through = cache_quality.quality(model, stories, use_cache=True, batch=2)
+    assert list(through["answers"]) == expected
+    assert (through["loss"] - measured["loss"]).abs().max() < 0.01
+    table = cache_quality.by_distance(measured, stories)
+    assert table["questions"].sum() == sum(len(s.questions) for s in stories)
+    zeros = measured.assign(answers=[a.replace("1", "0") for a in expected])
+    assert (cache_quality.by_distance(zeros, stories)["recall"] == 0).all()
+
+
+def wrong_answers():
+    w = {"pool_heads": {}, "band_mask": {}, "victim": {}, "WindowCache": {}, "pack": {}}
+    right = grouped_heads.pool_heads
+    w["pool_heads"] = {
+        "sum": lambda x, h, g: right(x, h, g) * (h // g),
+        "far apart": lambda x, h, g: x.view(h // g, g, -1, x.size(1)).mean(0).flatten(0, 1),
+        "first": lambda x, h, g: x.view(g, h // g, -1, x.size(1))[:, 0].flatten(0, 1),
+        "rows": lambda x, h, g: x.view(right(x, h, g).size(0), -1, x.size(1)).mean(1),
+        "columns": lambda x, h, g: right(x.T.contiguous(), h, g).T,
+        "still four": lambda x, h, g: right(x, h, g).repeat_interleave(h // g, 0),
+        "unflattened": lambda x, h, g: x.view(g, h // g, -1, x.size(1)).mean(1),
+        "nothing": lambda x, h, g: None,
+        "in place": lambda x, h, g: right(x.mul_(1.5), h, g),
+        "median": lambda x, h, g: x.view(g, h // g, -1, x.size(1)).amax(1).flatten(0, 1),
+    }
+    band = smaller_caches.band_mask
+
+    def positions(nq, nk):
+        return torch.arange(nk - nq, nk)[:, None], torch.arange(nk)
+
+    def band_with(sees):
+        def wrong(nq, nk, window, sinks=0):
+            query, key = positions(nq, nk)
+            return sees(query, key, window, sinks)
+
+        return wrong
+
+    w["band_mask"] = {
+        "one more": band_with(lambda q, k, w, s: (k <= q) & ((k >= q - w) | (k < s))),
+        "one less": band_with(lambda q, k, w, s: (k <= q) & ((k > q - w + 1) | (k < s))),
+        "no sinks": band_with(lambda q, k, w, s: (k <= q) & (k > q - w)),
+        "sinks of the future": band_with(lambda q, k, w, s: ((k <= q) & (k > q - w)) | (k < s)),
+        "not causal": band_with(lambda q, k, w, s: (k > q - w) | (k < s)),
+        "no offset": lambda nq, nk, w, s=0: band(nk, nk, w, s)[:nq],
+        "one sink too many": lambda nq, nk, w, s=0: band(nq, nk, w, s + 1),
+        "square": lambda nq, nk, w, s=0: band(nk, nk, w, s),
+        "floats": lambda nq, nk, w, s=0: band(nq, nk, w, s).float(),
+        "turned": lambda nq, nk, w, s=0: ~band(nq, nk, w, s),
+    }
+
+    class NoRing(WindowCache):
+        def append(self, layer, k, v):
+            self.keys[layer] = torch.cat([self.keys[layer][:, :, : self.lengths[layer]], k], 2)
+            self.values[layer] = torch.cat([self.values[layer][:, :, : self.lengths[layer]], v], 2)
+            self.lengths[layer] += 1
+            return self.keys[layer], self.values[layer]
+
+    class All(WindowCache):
+        def append(self, layer, k, v):
+            super().append(layer, k, v)
+            return self.keys[layer], self.values[layer]
+
+    class SinksInTheRing(WindowCache):
+        def append(self, layer, k, v):
+            sinks, self.sinks = self.sinks, 0
+            self.windows[layer] += sinks
+            found = super().append(layer, k, v)
+            self.windows[layer] -= sinks
+            self.sinks = sinks
+            return found
+
+    class RingFromZero(WindowCache):
+        def append(self, layer, k, v):
+            t, window = self.lengths[layer], self.windows[layer]
+            slot = t if t < self.sinks else self.sinks + t % window
+            self.keys[layer][:, :, slot], self.values[layer][:, :, slot] = k[:, :, 0], v[:, :, 0]
+            self.lengths[layer] = t + 1
+            filled = min(t + 1, self.sinks + window)
+            return self.keys[layer][:, :, :filled], self.values[layer][:, :, :filled]
+
+    class ValuesStale(WindowCache):
+        def append(self, layer, k, v):
+            if self.lengths[layer] >= self.sinks + self.windows[layer]:
+                v = v + 1
+            return super().append(layer, k, v)
+
+    class OneCounter(WindowCache):
+        def append(self, layer, k, v):
+            found = super().append(layer, k, v)
+            self.lengths = [max(self.lengths)] * len(self.lengths)
+            return found
+
+    w["WindowCache"] = {
+        "no ring": NoRing,
+        "empty slots too": All,
+        "sinks overwritten": SinksInTheRing,
+        "ring from zero": RingFromZero,
+        "values of another": ValuesStale,
+        "length of the kept": Broken.LengthOfWhatIsKept,
+        "one slot more": Broken.RingTooLarge,
+        "all layers count together": OneCounter,
+    }
+    pack, unpack = packed_numbers.pack, packed_numbers.unpack
+
+    def halves(codes, bits):
+        per = 8 // bits
+        parts = codes.long().unflatten(-1, (per, -1)) << torch.arange(0, 8, bits)[:, None]
+        return parts.sum(-2).to(torch.uint8)
+
+    w["pack"] = {
+        "not packed": (lambda c, b: c, lambda p, b: p),
+        "high bits first": (lambda c, b: pack(c.flip(-1), b).flip(-1), unpack),
+        "halves": (halves, unpack),
+        "four bits always": (lambda c, b: pack(c, 4), lambda p, b: unpack(p, 4)),
+        "wide numbers": (lambda c, b: pack(c, b).long(), unpack),
+        "signed": (lambda c, b: pack(c, b).to(torch.int8), unpack),
+        "no mask": (
+            pack,
+            lambda p, b: (p[..., None] >> torch.arange(0, 8, b)).flatten(-2),
+        ),
+        "unpacked in another order": (pack, lambda p, b: unpack(p, b).flip(-1)),
+        "nothing": (lambda c, b: None, unpack),
+    }
+    victim = smaller_caches.victim
+    w["victim"] = {
+        "protected too": lambda m, p: m.argmin(-1, keepdim=True),
+        "most": lambda m, p: m.masked_fill(p, -1).argmax(-1, keepdim=True),
+        "no dimension": lambda m, p: victim(m, p)[..., 0],
+        "one for all": lambda m, p: victim(m.flatten(0, -2).sum(0), p.flatten(0, -2)[0]),
+        "first": lambda m, p: torch.zeros_like(m[..., :1], dtype=torch.long),
+        "values": lambda m, p: m.masked_fill(p, 9).amin(-1, keepdim=True),
+        "zeroed": lambda m, p: m.masked_fill(p, 0).argmin(-1, keepdim=True),
+        "in place": lambda m, p: m.masked_fill_(p, 99).argmin(-1, keepdim=True),
+    }
+    return w
+
+
+CHECKS = {
+    "pool_heads": checks.check_pool_heads,
+    "band_mask": checks.check_band_mask,
+    "WindowCache": checks.check_window_cache,
+    "pack": lambda pair: checks.check_pack(*pair),
+    "victim": checks.check_victim,
+}
+WRONG = [(name, how) for name, answers in wrong_answers().items() for how in answers]
+
+
+@pytest.mark.parametrize(("name", "how"), WRONG)
+def test_a_wrong_answer_is_told_why(name, how):
+    with pytest.raises(AssertionError) as error:
+        CHECKS[name](wrong_answers()[name][how])
+    assert len(str(error.value)) > 20
+
+
+def test_the_course_s_answers_pass_and_so_do_others():
+    assert "right" in checks.check_pool_heads(grouped_heads.pool_heads)
+    assert "right" in checks.check_band_mask(smaller_caches.band_mask)
+    assert "right" in checks.check_window_cache(WindowCache)
+    assert "right" in checks.check_pack(packed_numbers.pack, packed_numbers.unpack)
+    assert "right" in checks.check_victim(smaller_caches.victim)
+
+    def by_parts(weight, num_heads, num_kv_heads):
+        heads = weight.chunk(num_heads)
+        size = num_heads // num_kv_heads
+        groups = [heads[i : i + size] for i in range(0, num_heads, size)]
+        return torch.cat([torch.stack(group).mean(0) for group in groups])
+
+    def by_triangles(num_queries, num_keys, window, sinks=0):
+        square = torch.ones(num_keys, num_keys, dtype=torch.bool)
+        band = square.tril() & square.triu(1 - window)
+        band[:, :sinks] |= square.tril()[:, :sinks]
+        return band[num_keys - num_queries :]
+
+    class ByConcatenation(WindowCache):
+        def __init__(self, model, batch_size, window, sinks=0):
+            super().__init__(model, batch_size, window, sinks)
+            self.room = [t.clone() for t in self.keys], [t.clone() for t in self.values]
+            self.now = [None] * model.num_layers
+
+        def append(self, layer, k, v):
+            old = self.now[layer]
+            pair = (k, v)
+            if old is not None:
+                pair = [torch.cat(each, 2) for each in zip(old, pair, strict=True)]
+            extra = pair[0].size(2) - self.sinks - self.windows[layer]
+            if extra > 0:
+                keep = [*range(self.sinks), *range(self.sinks + extra, pair[0].size(2))]
+                pair = [t[:, :, keep] for t in pair]
+            self.now[layer] = pair
+            self.lengths[layer] += 1
+            return pair[0], pair[1]
+
+    def slices(codes, bits):
+        packed = torch.zeros_like(codes[..., :: 8 // bits])
+        for i in range(8 // bits):
+            packed |= codes[..., i :: 8 // bits] << (i * bits)
+        return packed
+
+    def by_sort(mass, protected):
+        return torch.where(protected, torch.inf, mass).sort(dim=-1).indices[..., :1]
+
+    checks.check_pool_heads(by_parts)
+    checks.check_band_mask(by_triangles)
+    checks.check_window_cache(ByConcatenation)
+    checks.check_pack(slices, packed_numbers.unpack)
+    checks.check_victim(by_sort)
+
+
+@pytest.mark.parametrize(
+    ("name", "room"),
+    [
+        ("pool_heads", grouped_heads),
+        ("band_mask", smaller_caches),
+        ("WindowCache", smaller_caches),
+        ("pack", packed_numbers),
+        ("unpack", packed_numbers),
+        ("victim", smaller_caches),
+    ],
+)
+def test_the_chapter_and_the_package_are_the_same_code(name, room):
+    notebook = nbformat.read(CHAPTER, as_version=4)
+    start = ("class " if name[0].isupper() else "def ") + name + "("
+    (cell,) = [c for c in notebook.cells if c.cell_type == "code" and start in c.source]
+
+    def code(source):
+        (node,) = [n for n in ast.parse(source).body if getattr(n, "name", "") == name]
+        for part in ast.walk(node):
+            if isinstance(part, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(part):
+                part.body = part.body[1:]
+        return ast.unparse(node)
+
+    assert code(cell.source) == code(inspect.getsource(getattr(room, name)))
+
+
+def test_the_figures_draw_what_they_are_given():
+    table = pd.DataFrame({"questions": [5, 5], "recall": [1.0, 0.25]}, index=[16, 64])
+    figure = plots.recall_by_distance({"a": {"one": table}, "b": {"two": table}}, marks=[32])
+    for ax in figure.axes:
+        drawn = [list(line.get_ydata()) for line in ax.get_lines()]
+        assert [1.0, 0.25] in drawn
+        assert any(list(line.get_xdata()) == [32, 32] for line in ax.get_lines())
+    rows = [
+        {"family": family, "label": "x", "bytes": 1000 * n, "recall": 0.1 * n, "perplexity": n}
+        for n, family in enumerate(plots.FAMILIES, start=1)
+    ]
+    left, right = plots.quality_against_bytes(pd.DataFrame(rows)).axes
+    for n in range(1, len(plots.FAMILIES) + 1):
+        assert [0.1 * n] in [list(line.get_ydata()) for line in left.get_lines()]
+        assert [n] in [list(line.get_ydata()) for line in right.get_lines()]
+    bits = pd.DataFrame({"a": [2.0, 2.1], "b": [2.2, 2.5]}, index=[8, 4])
+    (ax,) = plots.rounding(bits, 1.9).axes
+    assert [2.2, 2.5] in [list(line.get_ydata()) for line in ax.get_lines()]
+    (ax,) = plots.grid(torch.tensor([[0.25, 0.75]]), "title").axes
+    assert [text.get_text() for text in ax.texts] == ["0.25", "0.75"]
+    assert len(plots.stripes(torch.randn(5, 3), torch.randn(5, 3)).axes) == 4
