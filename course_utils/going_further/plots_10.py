@@ -1,0 +1,124 @@
+"""The figures of chapter 10: the look is that of `course_utils.plots`."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ..plots import _OFFSET, THEORY, _figure
+
+RANKS = ListedColormap(["#0072B2", "#F0E442", "#009E73", "#E69F00"])
+INK = ("white", "black", "white", "black")
+LOOKS = {
+    "cache": {"color": "#0072B2", "linestyle": "-", "marker": "o"},
+    "weights": {"color": "#D55E00", "linestyle": "-.", "marker": "s"},
+}
+
+
+def who_holds_what(owners: dict[str, Tensor]) -> Figure:
+    """The matrices of a layer on one scale, in the order of the data, coloured by rank.
+
+    `owners` has, for each weight (D_out, D_in), the rank that holds each of its numbers.
+    """
+    figure, (ax,) = _figure()
+    ax.axis("off")
+    ax.grid(False)
+    height = max(owner.size(0) for owner in owners.values())
+    left, gap = 0.0, 0.09 * height
+    for name, owner in owners.items():
+        if name in ("W_q", "W_o", "fc1"):
+            left += 0.5 * gap if name == "W_o" else 1.4 * gap
+        if name in ("W_q", "fc1"):
+            ax.text(left - 0.7 * gap, height / 2, "f", **_SIGN)
+        rows, columns = owner.shape
+        low = (height - rows) / 2
+        ax.imshow(
+            owner.numpy(),
+            cmap=RANKS,
+            vmin=0,
+            vmax=RANKS.N - 1,
+            interpolation="nearest",
+            extent=(left, left + columns, low + rows, low),
+        )
+        for rank in owner.unique().tolist():
+            row, column = (owner == rank).double().nonzero().double().mean(dim=0).tolist()
+            at = (left + column + 0.5, low + row + 0.5)
+            ax.text(*at, str(rank), ha="center", va="center", color=INK[rank], fontsize=9)
+        ax.text(left + columns / 2, low - 0.02 * height, name, ha="center", va="bottom")
+        left += columns + 0.35 * gap
+        if name in ("W_o", "fc2"):
+            ax.text(left + 0.35 * gap, height / 2, "g", **_SIGN)
+            left += gap
+    ax.set(xlim=(0, left), ylim=(height, -0.08 * height))
+    ax.set_title("Which rank holds which numbers of a layer's weights")
+    return figure
+
+
+_SIGN = {
+    "ha": "center",
+    "va": "center",
+    "fontsize": 13,
+    "fontstyle": "italic",
+    "bbox": {"boxstyle": "circle", "facecolor": "white", "edgecolor": "black"},
+}
+
+
+def sent_and_kept(wire: pd.Series, ring: pd.Series, kept: pd.DataFrame) -> Figure:
+    """Left: what a process sends for each byte of a tensor. Right: what it keeps, of a whole.
+
+    `wire` was measured, `ring` counted, by number of processes; `kept` has a column for the
+    weights and one for the cache, as shares.
+    """
+    figure, (left, right) = _figure(2)
+    many = np.linspace(1, ring.index.max(), 100)
+    left.plot(many, 2 * (many - 1) / many, **THEORY)
+    left.plot(many, many - 1, **(THEORY | {"linestyle": ":"}))
+    left.annotate("2 (n - 1) / n", (many[-1], 1.75), (-4, -18), ha="right", **_OFFSET)
+    left.annotate("n - 1: all to all", (3.4, 2.4), (-4, 4), ha="right", **_OFFSET)
+    plain = {"linestyle": "", "color": "#0072B2"}
+    left.plot(ring.index, ring, marker="x", label="ring by hand, counted", **plain)
+    look = plain | {"color": "#D55E00", "markersize": 9, "fillstyle": "none"}
+    left.plot(wire.index, wire, marker="o", label="gloo, measured", **look)
+    left.set(xlabel="processes n", ylabel="bytes sent per byte of tensor", ylim=(-0.1, 3))
+    left.set_title("What each process sends")
+    left.legend(frameon=False, loc="lower right")
+    for name in kept:
+        right.plot(kept.index, kept[name], label=name, **LOOKS[name])
+    right.plot(many, 1 / many, label="1 / n", **THEORY)
+    right.set(xlabel="processes n", ylabel="bytes, of the whole model's", ylim=(0, 1.05))
+    right.set(xlim=(0.8, kept.index.max() + 0.2), xticks=list(kept.index))
+    right.set_title("What each process keeps")
+    right.legend(frameon=False)
+    return figure
+
+
+def shares(times: pd.DataFrame) -> Figure:
+    """How long it takes together, as a multiple of alone on one thread; a panel per task.
+
+    `times` has rows (task, model) and columns `computing` and `all-reduces`, as multiples of the
+    time alone on one thread.
+    """
+    tasks = times.index.unique("task")
+    figure, axes = _figure(len(tasks))
+    for ax, task in zip(axes, tasks, strict=True):
+        part = times.loc[task]
+        y = np.arange(len(part))
+        inside, total = part["computing"], part["computing"] + part["all-reduces"]
+        solid = {"height": 0.5, "color": "#0072B2", "edgecolor": "black"}
+        ax.barh(y, inside, label="computing", **solid)
+        hatched = solid | {"color": "#F0E442", "hatch": "//"}
+        ax.barh(y, total - inside, left=inside, label="in all-reduces", **hatched)
+        for at, value in zip(y, total, strict=True):
+            ax.annotate(f"{value:.1f}", (value, at), (5, 0), va="center", **_OFFSET)
+        ax.axvline(1, **THEORY)
+        ax.set_yticks(y, list(part.index))
+        ax.set(xlabel="times as long as alone on one thread", title=task)
+        ax.set_xlim(0, 1.15 * max(total.max(), 1))
+        ax.invert_yaxis()
+    handles, labels = axes[0].get_legend_handles_labels()
+    handles.append(plt.Line2D([], [], **THEORY))
+    labels.append("alone, one thread")
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    return figure

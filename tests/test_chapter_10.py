@@ -1,0 +1,551 @@
+"""The rooms of chapter 10: parts make the whole, and what goes wrong says so, in bounded time."""
+
+import ast
+import copy
+import sys
+
+import nbformat
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import cases_for, small_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from course_utils.evaluation import kv_evaluate
+from course_utils.going_further import checks_10 as checks
+from course_utils.going_further import plots_10 as plots
+from course_utils.going_further import tensor_parallel as tp
+from course_utils.going_further import tensor_parallel_run as run
+from course_utils.going_further.tensor_parallel import Group, in_threads
+from course_utils.transformer import ROOT, load_model
+
+CHAPTER = ROOT / "notebooks" / "going_further" / "10_many_processes.ipynb"
+ROOM = ROOT / "course_utils" / "going_further" / "tensor_parallel.py"
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_parts_make_the_whole(size):
+    for rank in in_threads(size, run.logits):
+        assert rank["logits"] < 1e-9 and rank["cached logits"] < 1e-9
+        assert rank["streams differ by"] == 0
+        assert rank["ids"] == rank["ids alone"] and len(rank["ids"]) == 10 + run.NEW
+        assert rank["cache bytes"] * size == 2 * 4 * 1280 * 128 * 8
+    for rank in in_threads(size, run.gradients):
+        assert rank["loss"] < 1e-9 and rank["gradients"] < 1e-9
+        assert len(rank["by name"]) == 4 * 12 + 6
+
+
+@pytest.mark.parametrize("broken", ["f", "g"])
+def test_the_comparison_sees_a_missing_sum(broken, monkeypatch):
+    """Without f only gradients are wrong, and of those not the last layer's own."""
+    name = {"f": "copy_to", "g": "reduce_from"}[broken]
+    monkeypatch.setattr(tp, name, lambda x, group: x)
+    assert (in_threads(2, run.logits)[0]["logits"] > 1e-9) == (broken == "g")
+    found = in_threads(2, run.gradients)[0]
+    assert (found["loss"] > 1e-9) == (broken == "g")
+    assert found["gradients"] > 1e-9
+    if broken == "f":
+        assert found["by name"]["output_projection.weight"] < 1e-9 < found["by name"]["norm.weight"]
+
+
+def test_the_cache_of_parts_passes_the_harness_and_a_broken_one_does_not(monkeypatch):
+    whole = small_model(vocab_size=52, num_heads=4, max_seq_len=8)
+    cases = cases_for(whole, shapes=((2, 4),))
+
+    def judged(group):
+        return kv_evaluate(tp.parallelize(whole, group, gather=True), cases)
+
+    for report in in_threads(2, judged):
+        assert report.all_passed, report.problems
+    forward = tp.ParallelLayer.forward
+
+    def forgets(self, x, cache=None, layer=0):
+        if self.group.rank and x.size(1) == 1 and cache is not None:
+            cache = copy.deepcopy(cache)  # what this rank stores, nobody keeps
+        return forward(self, x, cache, layer)
+
+    monkeypatch.setattr(tp.ParallelLayer, "forward", forgets)
+    assert not any(report.all_passed for report in in_threads(2, judged))
+
+
+def test_all_reduces_are_two_per_layer_each_way():
+    model = load_model(device="cpu")
+    x = 2 * 24 * 128 * 4
+    for rank in in_threads(2, run.calls):
+        assert rank["forward"] == [["sum", x, 2 * model.num_layers]]
+        sums = {size: times for op, size, times in rank["train"] if op == "sum"}
+        assert sums == {2 * 23 * 128 * 4: 4 * model.num_layers + 1, 2 * 23 * 4: 2}
+        assert sum(times for _, _, times in rank["decode"]) == 2 * model.num_layers + 2
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    size=st.integers(1, 5),
+    width=st.integers(1, 4),
+    scale=st.sampled_from([1e-3, 1.0, 300.0]),
+    seed=st.integers(0, 100),
+)
+def test_a_loss_and_a_token_from_parts(size, width, scale, seed):
+    torch.manual_seed(seed)
+    logits = (scale * torch.randn(3, 2, size * width)).double().round(decimals=1)
+    targets = torch.randint(size * width, (3, 2))
+    whole = logits.clone().requires_grad_()
+    expected = F.cross_entropy(whole.flatten(0, 1), targets.flatten())
+    expected.backward()
+
+    def program(group):
+        part = tp.cut(logits, group, dim=2).clone().requires_grad_()
+        loss = tp.cross_entropy(part, targets, group)
+        loss.backward()
+        return loss, part.grad, tp.greedy_token(part[:, -1].detach(), group)
+
+    for rank, (loss, gradient, token) in enumerate(in_threads(size, program)):
+        assert torch.allclose(loss, expected, rtol=1e-12, atol=1e-9)
+        assert torch.allclose(gradient, whole.grad.chunk(size, 2)[rank], rtol=0, atol=1e-9)
+        assert torch.equal(token, logits[:, -1].argmax(dim=-1))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_a_ring_adds_up_and_each_rank_sends_what_the_formula_says(n):
+    rows = [torch.randint(100, (30,)) for _ in range(n)]
+    results, sent = tp.ring_all_reduce(rows)
+    assert all(torch.equal(result, sum(rows)) for result in results)
+    assert sent == [tp.ring_bytes(30, n)] * n
+
+
+def test_what_cannot_be_shared_out_is_refused():
+    whole = small_model(vocab_size=52, d_model=24, num_heads=6)
+    with pytest.raises(ValueError, match="6 heads cannot be shared by 4"):
+        in_threads(4, lambda group: tp.parallelize(whole, group))
+    whole = small_model(vocab_size=51, num_heads=2)
+    with pytest.raises(ValueError, match="51 cannot be cut into 2 equal parts"):
+        in_threads(2, lambda group: tp.parallelize(whole, group))
+
+
+def test_threads_that_do_not_make_the_same_calls_are_told():
+    def forgets(group):
+        return group.all_reduce(torch.ones(2)) if group.rank else None
+
+    with pytest.raises(RuntimeError, match="Rank 1 waits in its all-reduce number 1, to which ran"):
+        in_threads(2, forgets)
+    with pytest.raises(RuntimeError, match="number 1 is not the same on all ranks"):
+        in_threads(2, lambda group: group.all_reduce(torch.ones(2 + group.rank)))
+
+    def fails(group):
+        if group.rank == 1:
+            raise KeyError("mine")
+        group.all_reduce(torch.ones(2))
+
+    with pytest.raises(KeyError, match="mine"):
+        in_threads(3, fails)
+
+
+def test_an_all_reduce_leaves_what_came_in_and_a_copied_model_keeps_its_group():
+    def program(group):
+        mine = torch.full((2, 3), float(group.rank + 1)).T
+        found = group.all_reduce(mine)
+        return mine, found, copy.deepcopy(group) is group, group.calls[0].nbytes
+
+    for rank, (mine, found, same, nbytes) in enumerate(in_threads(3, program)):
+        assert (mine == rank + 1).all() and (found == 6).all() and same and nbytes == 24
+
+
+# Real processes. The chapter itself runs 1, 2 and 4 of them, and lets one die.
+
+
+def test_a_rank_that_does_not_come_is_named_after_the_time_out():
+    with pytest.raises(RuntimeError, match="Of 2 ranks, rank 0 waited in vain for rank 1"):
+        tp.launch(2, "hangs", timeout=100, patience=2)
+
+
+def test_a_rank_that_fails_is_named_with_its_error():
+    with pytest.raises(RuntimeError, match="Rank 1 of 2 failed: ValueError: something of this"):
+        tp.launch(2, "fails", timeout=100)
+
+
+def test_processes_that_take_too_long_are_ended():
+    with pytest.raises(TimeoutError, match="did not finish within 1 s"):
+        tp.launch(1, "hangs", timeout=1)
+
+
+SUMMARY = """
+Failures:
+[1]:
+  time      : 2026-01-01_00:00:00
+  rank      : 0 (local_rank: 0)
+  exitcode  : {0} (pid: 11)  (SIGTERM)
+Root Cause (first observed failure):
+[0]:
+  rank      : 1 (local_rank: 1)
+  exitcode  : {1} (pid: 12)
+"""
+
+
+@pytest.mark.parametrize(
+    ("codes", "notes", "told"),
+    [
+        ((-15, 3), {}, r"Rank 1 of 2 died without a word \(exit code 3\)"),
+        ((1, -9), {0: "RuntimeError: gloo: closed"}, r"Rank 1 of 2 died .* \(exit code -9\)"),
+        ((1, 1), {0: "RuntimeError: gloo: closed", 1: "KeyError: 'x'"}, "Rank 1 .*KeyError: 'x'"),
+        ((1, -15), {0: "RuntimeError: gloo: Timed out"}, "rank 0 waited in vain for rank 1"),
+    ],
+)
+def test_who_is_to_blame(codes, notes, told, tmp_path):
+    for rank, note in notes.items():
+        (tmp_path / f"rank-{rank}.error").write_text(note)
+    with pytest.raises(AssertionError, match=told):
+        raise AssertionError(tp.what_failed(2, SUMMARY.format(*codes), tmp_path))
+
+
+def test_nothing_leaves_the_machine(monkeypatch):
+    assert "--local-addr=127.0.0.1" in tp.torchrun(2, "folder")
+    monkeypatch.setattr(tp.socket, "if_nameindex", lambda: [(1, "eth0"), (2, "lo0")])
+    if sys.platform != "win32":
+        assert tp.environment()["GLOO_SOCKET_IFNAME"] == "lo0"
+    monkeypatch.setattr(tp.sys, "platform", "win32")
+    assert tp.environment()["USE_LIBUV"] == "0"
+    assert "--rdzv-conf=store_type=file" in tp.torchrun(2, "folder")
+
+
+# The checks
+
+
+def relu_late(x, part, group):
+    hidden = F.linear(tp.copy_to(x, group), part.fc1.weight, part.fc1.bias)
+    return tp.reduce_from(F.linear(hidden, part.fc2.weight), group).relu() + part.fc2.bias
+
+
+def bias_in_parts(x, part, group):
+    return tp.reduce_from(part.fc2(torch.relu(part.fc1(tp.copy_to(x, group)))), group)
+
+
+def no_bias(x, part, group):
+    return tp.parallel_feed_forward(x, part, group) - part.fc2.bias
+
+
+def no_f(x, part, group):
+    hidden = torch.relu(F.linear(x, part.fc1.weight, part.fc1.bias))
+    return tp.reduce_from(F.linear(hidden, part.fc2.weight), group) + part.fc2.bias
+
+
+def no_g(x, part, group):
+    return part.fc2(torch.relu(part.fc1(tp.copy_to(x, group))))
+
+
+def twice(x, part, group):
+    y = tp.parallel_feed_forward(x, part, group)
+    return y + 0 * tp.reduce_from(x, group)
+
+
+def plain_sum(x, part, group):
+    hidden = torch.relu(part.fc1(tp.copy_to(x, group)))
+    return group.all_reduce(F.linear(hidden, part.fc2.weight)) + part.fc2.bias
+
+
+def one_rank_only(x, part, group):
+    return tp.parallel_feed_forward(x, part, group) if group.rank == 0 else x
+
+
+def split_like(**changes):
+    """`split_layer` with other dimensions for some endings."""
+    dims = dict.fromkeys(checks.ROWS, 0) | dict.fromkeys(checks.COLUMNS, 1) | changes
+
+    def split(whole, group, num_heads):
+        if num_heads % group.size:
+            raise ValueError
+        part = {}
+        for name, tensor in whole.items():
+            dim = next((dims[end] for end in dims if name.endswith(end)), None)
+            part[name] = tensor if dim is None else tp.cut(tensor, group, dim)
+        return part
+
+    return split
+
+
+def interleaved(whole, group, num_heads):
+    part = tp.split_layer(whole, group, num_heads)
+    name = "attention.W_k.weight"
+    return part | {name: whole[name][group.rank :: group.size]}
+
+
+def no_refusal(whole, group, num_heads):
+    return tp.split_layer(whole, group, group.size * num_heads)
+
+
+def regions(f_back=None, g_forward=None, g_back=None, f_forward=None):
+    class To(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, group):
+            ctx.group = group
+            return f_forward(x, group) if f_forward else x.view_as(x)
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return (f_back or (lambda x, group: group.all_reduce(x)))(gradient, ctx.group), None
+
+    class From(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, group):
+            ctx.group = group
+            return (g_forward or (lambda x, group: group.all_reduce(x)))(x, group)
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return (g_back(gradient, ctx.group) if g_back else gradient), None
+
+    return To.apply, From.apply
+
+
+def loss_with(top=True, shift=True, mean=True, gather=False, whose=True, grad=True):
+    def cross_entropy(part, targets, group):
+        if gather:
+            whole = tp.gathered(part, group)
+            return F.cross_entropy(whole.flatten(0, 1), targets.flatten())
+        add = tp.reduce_from if grad else (lambda x, group: group.all_reduce(x))
+        most = part.amax(-1).detach()
+        most = group.all_reduce(most, "max") if top else most
+        most = most if shift else 0 * most
+        total = add(torch.exp(part - most[..., None]).sum(-1), group)
+        index = targets - group.rank * part.size(-1)
+        mine = (index >= 0) & (index < part.size(-1))
+        chosen = part.gather(-1, (index % part.size(-1))[..., None])[..., 0]
+        chosen = add(chosen.where(mine, 0.0) if whose else chosen, group)
+        loss = total.log() + most - chosen
+        return loss.mean() if mean else loss.sum()
+
+    return cross_entropy
+
+
+def local_token(part, group):
+    return part.argmax(-1)
+
+
+def no_offset(part, group):
+    best, token = part.max(-1)
+    top = group.all_reduce(best, "max")
+    return group.all_reduce(token.where(best == top, 10**6), "min")
+
+
+def highest(part, group):
+    best, token = part.max(-1)
+    top = group.all_reduce(best, "max")
+    return group.all_reduce((token + group.rank * part.size(-1)).where(best == top, -1), "max")
+
+
+def by_gathering(part, group):
+    return tp.gathered(part, group).argmax(-1)
+
+
+def as_float(part, group):
+    return tp.greedy_token(part, group).float()
+
+
+def added(part, group):
+    best, token = part.max(-1)
+    top = group.all_reduce(best, "max")
+    return group.all_reduce((token + group.rank * part.size(-1)).where(best == top, 0), "sum")
+
+
+WRONG = {
+    "split_layer": {
+        "nothing": (lambda *_: None, "Expected a dict"),
+        "names": (lambda w, g, h: {}, "Expected a dict"),
+        "not cut": (lambda w, g, h: dict(w), "expected \\(8, 16\\)"),
+        "W_q by inputs": (split_like(**{"W_q.weight": 1}), "dimension 0"),
+        "W_o by outputs": (split_like(**{"W_o.weight": 0}), "dimension 1"),
+        "fc1.bias whole": (split_like(**{"fc1.bias": None}), "fc1.bias has shape"),
+        "fc2.bias cut": (split_like(**{"fc2.bias": 0}), "stays whole"),
+        "norm cut": (split_like(**{"norm1.weight": 0}), "Every rank needs it whole"),
+        "interleaved": (interleaved, "Parts are neighbours"),
+        "rank 0's": (
+            lambda w, g, h: tp.split_layer(w, Group(0, g.size), h),
+            "is the part of rank 0",
+        ),
+        "heads not checked": (no_refusal, "6 heads were shared by 4"),
+    },
+    "regions": {
+        "f identity backward": (regions(f_back=lambda x, group: x), "f adds up"),
+        "f sums forward": (regions(f_forward=lambda x, g: g.all_reduce(x)), "f is the identity"),
+        "f mean": (regions(f_back=lambda x, g: g.all_reduce(x) / g.size), "not a mean"),
+        "g no sum": (regions(g_forward=lambda x, g: x.clone()), "g is the sum"),
+        "g max": (regions(g_forward=lambda x, g: g.all_reduce(x, "max")), "g is the sum"),
+        "g sums backward": (regions(g_back=lambda x, g: g.all_reduce(x)), "2 times too large"),
+        "g sums backward, mean": (
+            regions(g_back=lambda x, g: g.all_reduce(x) / g.size),
+            "expected 0, 1 and 1",
+        ),
+        "only rank 0": (
+            regions(g_forward=lambda x, g: g.all_reduce(x) if g.rank == 0 else x.clone()),
+            "never comes",
+        ),
+    },
+    "parallel_feed_forward": {
+        "nothing": (lambda *_: None, "expected a tensor"),
+        "ReLU late": (relu_late, "ReLU on this rank's"),
+        "bias n times": (bias_in_parts, "2 times. Add it once"),
+        "no bias": (no_bias, "missing"),
+        "no f": (no_f, "copy_to"),
+        "no g": (no_g, "then the sum"),
+        "no gradient": (plain_sum, "copy_to|gradient"),
+        "one more": (twice, "2 all-reduces forward"),
+        "one rank only": (one_rank_only, "never comes"),
+    },
+    "cross_entropy": {
+        "own maximum": (loss_with(top=False), "the loss is"),
+        "no maximum": (loss_with(shift=False), "Subtract the largest"),
+        "sum": (loss_with(mean=False), "Expected their mean"),
+        "everybody's target": (loss_with(whose=False), "the loss is"),
+        "no gradient": (loss_with(grad=False), "all_reduce passes none"),
+        "gathered": (loss_with(gather=True), "gradient|Three numbers"),
+        "own part": (
+            lambda part, targets, group: F.cross_entropy(
+                part.flatten(0, 1), targets.flatten() % part.size(-1)
+            ),
+            "the loss is",
+        ),
+        "a vector": (lambda part, targets, group: part[..., 0], "expected one number"),
+    },
+    "greedy_token": {
+        "own part": (local_token, "The ranks took different tokens"),
+        "no offset": (no_offset, "place within a rank's part|was taken"),
+        "highest of equals": (highest, "of equal logits"),
+        "gathered": (by_gathering, "Two numbers per row"),
+        "float": (as_float, "torch.int64"),
+        "sum of equals": (added, "was taken, expected"),
+        "nothing": (lambda *_: None, "expected ids"),
+    },
+}
+
+
+@pytest.mark.parametrize(("name", "how"), [(name, how) for name in WRONG for how in WRONG[name]])
+def test_a_wrong_answer_is_told_why(name, how):
+    answer, told = WRONG[name][how]
+    answers = answer if isinstance(answer, tuple) else (answer,)
+    with pytest.raises(AssertionError, match=told):
+        getattr(checks, f"check_{name}")(*answers)
+
+
+def test_right_answers_pass_also_when_written_another_way():
+    assert "right" in checks.check_split_layer(tp.split_layer)
+    assert "right" in checks.check_split_layer(split_like())
+    assert "right" in checks.check_regions(tp.copy_to, tp.reduce_from)
+    assert "right" in checks.check_regions(*regions())
+    assert "right" in checks.check_parallel_feed_forward(tp.parallel_feed_forward)
+    assert "right" in checks.check_cross_entropy(tp.cross_entropy)
+    assert "right" in checks.check_cross_entropy(loss_with())
+    assert "right" in checks.check_greedy_token(tp.greedy_token)
+
+    def one_number(part, group):
+        """Both numbers in one all-reduce: the logit above, what the id lacks to V below."""
+        best, token = part.double().max(-1)
+        key = torch.stack([best, -(token + group.rank * part.size(-1)).double()], dim=-1)
+        top = group.all_reduce(key[:, 0], "max")
+        mine = key[:, 1].where(key[:, 0] == top, -torch.inf)
+        return -group.all_reduce(mine, "max").long()
+
+    assert "right" in checks.check_greedy_token(one_number)
+
+
+def test_an_answer_that_crashes_keeps_its_own_error():
+    def crashes(part, group):
+        raise IndexError("my own")
+
+    with pytest.raises(IndexError, match="my own"):
+        checks.check_greedy_token(crashes)
+
+
+def definitions(source):
+    found = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            for part in ast.walk(node):
+                if isinstance(part, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(part):
+                    part.body = part.body[1:]
+            found[node.name] = ast.dump(node)
+    return found
+
+
+def test_the_chapter_and_the_package_are_the_same_code():
+    cells = nbformat.read(CHAPTER, as_version=4).cells
+    built = definitions("\n\n".join(c.source for c in cells if c.cell_type == "code"))
+    held = definitions(ROOM.read_text(encoding="utf-8"))
+    shared = built.keys() & held.keys()
+    assert shared == {
+        "split_layer",
+        "CopyTo",
+        "ReduceFrom",
+        "copy_to",
+        "reduce_from",
+        "parallel_feed_forward",
+        "ParallelLayer",
+        "cross_entropy",
+        "greedy_token",
+        "ring_all_reduce",
+    }
+    for name in shared:
+        assert built[name] == held[name], name
+
+
+# The figures
+
+
+def test_the_figure_of_the_parts_draws_each_owner():
+    first = torch.arange(4)[:, None].expand(4, 8)
+    last = first.T
+    names = ("W_q", "W_k", "W_v", "W_o", "fc1", "fc2")
+    figure = plots.who_holds_what(dict(zip(names, [first] * 3 + [last, first, last], strict=True)))
+    (ax,) = figure.axes
+    drawn = [image.get_array().tolist() for image in ax.get_images()]
+    assert drawn == [first.tolist()] * 3 + [last.tolist(), first.tolist(), last.tolist()]
+    texts = [text.get_text() for text in ax.texts]
+    assert [texts.count(rank) for rank in "0123"] == [6] * 4
+    assert texts.count("f") == texts.count("g") == 2
+
+
+def test_the_figure_of_bytes_draws_what_was_counted_and_measured():
+    ring = pd.Series({1: 0.0, 2: 1.0, 4: 1.5})
+    kept = pd.DataFrame({"weights": [1, 0.6, 0.4], "cache": [1, 0.5, 0.25]}, index=[1, 2, 4])
+    figure = plots.sent_and_kept(pd.Series({2: 1.01}), ring, kept)
+    left, right = figure.axes
+    drawn = [list(line.get_ydata()) for line in left.get_lines() + right.get_lines()]
+    for values in ([0, 1, 1.5], [1.01], [1, 0.6, 0.4], [1, 0.5, 0.25]):
+        assert values in drawn
+
+
+def test_the_figure_of_times_stacks_computing_and_all_reduces():
+    index = pd.MultiIndex.from_product(
+        [["prefill", "decode"], ["small", "wide"]], names=["task", "model"]
+    )
+    times = pd.DataFrame({"computing": 0.75, "all-reduces": 0.5}, index=index)
+    figure = plots.shares(times)
+    assert [ax.get_title() for ax in figure.axes] == ["prefill", "decode"]
+    for ax in figure.axes:
+        assert [bar.get_width() for bar in ax.patches] == [0.75] * 2 + [0.5] * 2
+        assert [bar.get_x() for bar in ax.patches] == [0] * 2 + [0.75] * 2
+        assert [label.get_text() for label in ax.get_yticklabels()] == ["small", "wide"]
+
+
+def test_parts_are_parameters_and_can_be_trained():
+    """Two steps of SGD on parts and on the whole: the same loss after each."""
+    whole = small_model(vocab_size=52, num_heads=4)
+    ids = run.batch(2, 8, vocab_size=52)
+
+    def losses(model, group=None):
+        optimizer, found = torch.optim.SGD(model.parameters(), lr=0.05), []
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss = run.train_loss(model, ids, group)
+            loss.backward()
+            optimizer.step()
+            found.append(loss.item())
+        return torch.tensor(found)
+
+    parts = in_threads(2, lambda group: losses(tp.parallelize(whole, group), group))
+    alone = losses(whole)
+    assert alone[2] < alone[0]
+    for part in parts:
+        assert torch.allclose(part, alone, rtol=0, atol=1e-6)
+    assert isinstance(tp.ParallelOutput(nn.Linear(4, 4), Group(0, 2)).weight, nn.Parameter)
