@@ -1,0 +1,87 @@
+"""The figures of chapter 11: the look is that of `course_utils.plots`."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ..plots import _OFFSET, THEORY, _figure
+
+CHECKPOINTS = {
+    "fresh": {"color": "#0072B2", "marker": "o"},
+    "trained": {"color": "#009E73", "marker": "^"},
+    "filled": {"color": "#D55E00", "marker": "s"},
+}
+
+
+def merges(pieces: pd.DataFrame, per_word: float) -> Figure:
+    """Characters per token against the number of merges, a line per text.
+
+    `per_word`: the characters per word of the first, which is the most that its tokens can have.
+    """
+    figure, (ax,) = _figure()
+    looks = (("#0072B2", "-"), ("#D55E00", (0, (1, 1))))
+    for name, (color, linestyle) in zip(pieces, looks, strict=False):
+        ax.plot(pieces.index, pieces[name], color=color, linestyle=linestyle, linewidth=2)
+        middle = len(pieces) // 2
+        at = (middle, pieces[name].iloc[middle])
+        ax.annotate(name, at, (6, -14), color=color, **_OFFSET)
+    ax.axhline(per_word, **THEORY)
+    ax.annotate("one token per word", (0, per_word), (4, -13), **_OFFSET)
+    ax.set(xlabel="merges learnt", ylabel="characters per token", ylim=(0, None))
+    ax.set_title("What merges buy")
+    return figure
+
+
+def gelu(x: np.ndarray, curves: dict[str, np.ndarray]) -> Figure:
+    """The activations (left) and the last less the first (right)."""
+    figure, (left, right) = _figure(2)
+    looks = (("#0072B2", "-", 4), ("#E69F00", "--", 1.6), ("black", ":", 1.2))
+    for (name, y), (color, linestyle, width) in zip(curves.items(), looks, strict=False):
+        left.plot(x, y, label=name, color=color, linestyle=linestyle, linewidth=width)
+    left.set(xlabel="x", title="Three activations", ylim=(-0.5, None))
+    left.legend(frameon=False)
+    first, second = list(curves.values())[:2]
+    right.plot(x, 1e4 * (second - first), color="#0072B2")
+    right.set(xlabel="x", ylabel="difference (1/10,000)", title="GELU with tanh, less with erf")
+    return figure
+
+
+def mistakes(error: pd.DataFrame, same_ids: pd.DataFrame, tolerances: dict[str, float]) -> Figure:
+    """Logit error of each mistake (row) on each checkpoint (column), and whether ids show it.
+
+    Full markers: some greedy id changed. Hollow: none did. Errors of 0 lie on the left edge;
+    where there is none (NaN), loading raised an error.
+    """
+    figure, (ax,) = _figure()
+    edge = 1e-11
+    for row, mistake in enumerate(error.index):
+        if error.loc[mistake].isna().all():
+            ax.annotate("refused", (edge, row), (-4, -4), **_OFFSET)
+    for i, (checkpoint, look) in enumerate(CHECKPOINTS.items()):
+        at = np.arange(len(error)) + 0.22 * (i - 1)
+        size = error[checkpoint].clip(lower=edge)
+        hidden = same_ids[checkpoint].to_numpy(dtype=bool)
+        for rows, face in ((hidden, "white"), (~hidden, look["color"])):
+            ax.plot(size[rows], at[rows], linestyle="", markerfacecolor=face, **look)
+    for name, tolerance in tolerances.items():
+        ax.axvline(tolerance, **THEORY)
+        ax.annotate(name, (tolerance, 0), (4, 3), xycoords=("data", "axes fraction"), **_OFFSET)
+    ax.set_yticks(range(len(error)), error.index)
+    ax.set(xscale="log", xlim=(edge / 2, None), ylim=(len(error) + 0.2, -0.6))
+    ax.set(xlabel="largest error of a logit", title="What each mistake does, and who sees it")
+    figure.legend(handles=_mistakes_legend(), loc="outside lower center", ncols=5, frameon=False)
+    return figure
+
+
+def _mistakes_legend() -> Sequence[plt.Line2D]:
+    point = {"linestyle": ""}
+    handles = [plt.Line2D([], [], label=name, **point, **c) for name, c in CHECKPOINTS.items()]
+    grey = {"color": "0.4", "marker": "o"} | point
+    return [
+        *handles,
+        plt.Line2D([], [], label="greedy ids change", **grey),
+        plt.Line2D([], [], label="greedy ids stay the same", markerfacecolor="white", **grey),
+    ]
