@@ -24,6 +24,7 @@ from .go_on import GO_ON
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 STUB = 'raise NotImplementedError("Your turn: the card above says what to build.")'
+WORDS = "\n>\n> Words: [glossary](glossary.ipynb) · letters: [notation](notation.ipynb)"
 STEPS = (LockCells, ClearSolutions, ClearOutput, CheckCellMetadata, ComputeChecksums)
 
 
@@ -32,8 +33,9 @@ def student_edition(
 ) -> NotebookNode:
     """A worked notebook as a student gets it. Raises nbgrader's errors for wrong metadata.
 
-    In a hand-out it stays in its folder, and nothing shows the course's version. A chapter of
-    "Going further" is as deep in the folders as its student edition, so its links stay.
+    In a hand-out it stays in its folder, without the glossary and the notation, and nothing shows
+    the course's version. A chapter of "Going further" is as deep in the folders as its student
+    edition, so its links stay.
     """
     worked = {c.metadata.get("nbgrader", {}).get("grade_id"): c.source for c in notebook.cells}
     config = Config({"ClearSolutions": {"code_stub": {"python": STUB}}})
@@ -45,6 +47,9 @@ def student_edition(
         cell.metadata.pop("execution", None)
         if cell.cell_type == "markdown" and not handout and not chapter:
             cell.source = cell.source.replace("](../", "](../../")
+            cell.source = re.sub(r"\]\((glossary|notation)\.ipynb", r"](../\1.ipynb", cell.source)
+        elif cell.cell_type == "markdown" and handout:
+            cell.source = cell.source.replace(WORDS, "")
         cells.append(cell)
         grading = cell.metadata.get("nbgrader", {})
         if grading.get("grade") and not handout:

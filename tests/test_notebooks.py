@@ -7,13 +7,16 @@ import nbformat
 import pytest
 
 from course_utils import checks
-from course_utils.transformer import ROOT
+from course_utils.transformer import ROOT, load_config
 
-PATHS = sorted(
+ALL = sorted(
     path
     for path in (ROOT / "notebooks").rglob("*.ipynb")
     if not {"exercises", ".ipynb_checkpoints"} & set(path.parts)
 )
+PATHS = [path for path in ALL if path.stem[:2].isdigit()]
+PAGES = [path for path in ALL if path not in PATHS]
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 
 
 @pytest.fixture(params=PATHS, ids=lambda path: path.stem)
@@ -29,8 +32,95 @@ def outputs(notebook):
     return [output for cell in code_cells(notebook) for output in cell.outputs]
 
 
-def test_there_are_notebooks():
-    assert PATHS
+def prose(path):
+    cells = nbformat.read(path, as_version=4).cells
+    return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
+def glossary():
+    """The entries of the glossary: the names of each, its text, and the files that it links."""
+    path = ROOT / "notebooks" / "glossary.ipynb"
+    for names, text in re.findall(r"^- (\*\*.+?\*\*): (.+)$", prose(path), re.M):
+        files = [path.parent / target for target in LINK.findall(text)]
+        yield re.findall(r"\*\*(.+?)\*\*", names), text, files
+
+
+def rows(markdown):
+    """The first cells of the tables whose head is `letter`, and the rest of their rows."""
+    for table in re.findall(r"^\| letter \|.*\n((?:\|.*\n?)+)", markdown, re.M):
+        for line in table.splitlines()[1:]:
+            first, *rest = (cell.strip() for cell in line.strip("|").split("|"))
+            yield first, rest
+
+
+def letters(markdown):
+    return {letter for first, _ in rows(markdown) for letter in re.findall(r"\b\w\b", first)}
+
+
+def test_there_are_notebooks_and_two_pages():
+    assert len(PATHS) == 11
+    assert [path.stem for path in PAGES] == ["glossary", "notation"]
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_links_lead_somewhere(path):
+    for target in LINK.findall(prose(path)):
+        assert ":" in target or (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_it_links_the_glossary_and_the_notation_under_its_way_through_the_course(path):
+    up = "" if path.parent.name == "notebooks" else "../"
+    first = nbformat.read(path, as_version=4).cells[0].source
+    title, _, way, empty, words, _ = first.split("\n", maxsplit=5)
+    assert title.startswith("# ") and way.startswith("> ") and empty == ">"
+    assert (
+        words
+        == f"> Words: [glossary]({up}glossary.ipynb) · letters: [notation]({up}notation.ipynb)"
+    )
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_a_page_is_valid_and_holds_no_code(path):
+    page = nbformat.read(path, as_version=4)
+    nbformat.validate(page)
+    assert {cell.cell_type for cell in page.cells} == {"markdown"}
+
+
+def test_the_glossary_is_in_order_under_its_letters():
+    first = [names[0] for names, _, _ in glossary()]
+    assert len(first) == prose(ROOT / "notebooks" / "glossary.ipynb").count("\n- ")
+    assert first == sorted(set(first), key=str.casefold)
+    cells = nbformat.read(ROOT / "notebooks" / "glossary.ipynb", as_version=4).cells[1:]
+    for cell in cells:
+        initials = re.findall(r"^- \*\*(.)", cell.source, re.M)
+        assert {initial.upper() for initial in initials} == {cell.source.removeprefix("## ")[0]}
+
+
+def test_a_word_of_the_glossary_is_used_in_each_notebook_that_it_links():
+    for names, _, files in glossary():
+        assert files, names
+        for file in files:
+            cells = nbformat.read(file, as_version=4).cells
+            text = " ".join(" ".join(cell.source for cell in cells).replace("*", "").split())
+            assert any(re.search(rf"\b{re.escape(name)}", text, re.I) for name in names), names
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_the_notation_knows_every_letter_that_a_notebook_begins_with(path):
+    first = nbformat.read(path, as_version=4).cells[0].source
+    assert letters(first)
+    assert letters(first) <= letters(prose(ROOT / "notebooks" / "notation.ipynb"))
+
+
+def test_the_sizes_in_the_notation_are_those_of_the_model():
+    config = load_config()
+    config["d_head"] = config["d_model"] // config["num_heads"]
+    found = {}
+    for _, (_, name, *size) in rows(prose(ROOT / "notebooks" / "notation.ipynb")):
+        if size and size[0].isdigit():
+            found[name.strip("`")] = int(size[0])
+    assert found == config
 
 
 def test_it_is_valid(notebook):
