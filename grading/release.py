@@ -33,7 +33,8 @@ BY_NOTEBOOK_05 = ("attention", "transformer", "generation", "kv_cache", "left_pa
 AS_IN_THE_COURSE = {"stories": "01", "evaluation": "05"} | dict.fromkeys(BY_NOTEBOOK_05, "05")
 NEVER = {"__init__", "__main__", "train"}
 OF_THE_SAME_NAME_ONLY = {("benchmark", "token_times")}
-AS_THEY_ARE = ("course.py", "pyproject.toml", "constraints.txt", "environment.yml")
+LISTS = ("pyproject.toml", "constraints.txt", "environment.yml")
+AS_THEY_ARE = ("course.py", "course_setup.py", *LISTS)
 DATA = ("model_state_dict.pt", "data/model_config.json")
 IMPORTS = {
     "attention": """

@@ -1,4 +1,4 @@
-"""Tests of course.py, of the lists of packages it installs, and of environment.yml.
+"""Tests of course.py, of what it starts, of the lists of packages, and of environment.yml.
 
 Most of them run a copy of course.py in a folder of its own, beside small programs that take the
 place of venv, pip, pytest and the training, write down how they were called, and end as told.
@@ -29,8 +29,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCE = (ROOT / "course.py").read_text(encoding="utf-8")
+SOURCES = {
+    name: (ROOT / name).read_text(encoding="utf-8") for name in ("course.py", "course_setup.py")
+}
 PIP = ["install", "-c", "constraints.txt", "-e", ".[test]"]
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+CPU = ["install", "-c", "constraints.txt", "--no-deps", "--index-url", CPU_INDEX, "torch"]
+ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is one build only")
 
 STAND_IN = """
 import json, os, sys, time
@@ -47,7 +52,7 @@ try:
 except KeyboardInterrupt:
     time.sleep(1)
     print("put away", flush=True)
-    sys.exit(7)
+    sys.exit(2 if name == "pytest" else 7)
 sys.exit(int(os.environ.get(name.upper() + "_STATUS", 0)))
 """
 
@@ -58,9 +63,10 @@ class Folder:
     def __init__(self, path: Path):
         self.path = path
         path.mkdir()
-        for name in ("course.py", "pyproject.toml", "constraints.txt"):
-            shutil.copy(ROOT / name, path)
-        for name in ("venv", "pip", "pytest"):
+        (path / "tests").mkdir()
+        for name in (*SOURCES, "pyproject.toml", "constraints.txt", "tests/run_all.py"):
+            shutil.copy(ROOT / name, path / name)
+        for name in ("venv", "pip", "pytest", "website"):
             (path / f"{name}.py").write_text(STAND_IN.replace("NAME", name))
         (path / "course_utils").mkdir()
         (path / "course_utils" / "train.py").write_text(STAND_IN.replace("NAME", "train"))
@@ -106,38 +112,56 @@ def ready(folder):
     return folder
 
 
-@pytest.fixture
-def course():
-    """The module course.py, loaded without starting anything."""
-    specification = importlib.util.spec_from_file_location("course", ROOT / "course.py")
+def loaded(path: str):
+    """A module of the course, loaded without starting anything."""
+    specification = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
 
 
-# The file
+@pytest.fixture
+def course():
+    return loaded("course.py")
 
 
-def test_is_short():
-    assert len(SOURCE.splitlines()) < 100
+@pytest.fixture
+def course_setup():
+    return loaded("course_setup.py")
 
 
-def test_imports_the_standard_library_only():
+@pytest.fixture
+def run_all():
+    return loaded("tests/run_all.py")
+
+
+# The files
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_is_short(name):
+    assert len(SOURCES[name].splitlines()) < 100
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_imports_the_standard_library_only(name):
     imported = set()
-    for node in ast.walk(ast.parse(SOURCE)):
+    for node in ast.walk(ast.parse(SOURCES[name])):
         if isinstance(node, ast.Import):
             imported |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             imported.add(node.module.split(".")[0])
+    imported -= {"course_setup"} if name == "course.py" else set()
     assert imported <= sys.stdlib_module_names, imported - sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("minor", [6, 10])
-def test_old_python_is_told_what_to_do(folder, minor):
-    ast.parse(SOURCE, feature_version=(3, minor))
+@pytest.mark.parametrize("minor", [6, 10, 15])
+def test_python_of_another_version_is_told_what_to_do(folder, minor):
+    if minor < 11:
+        ast.parse(SOURCES["course.py"], feature_version=(3, minor))
     program = (
-        "import hashlib, json, pathlib, runpy, signal, subprocess, sys\n"
-        f"sys.version_info, sys.version = (3, {minor}, 1), '3.{minor}.1 (an old one)'\n"
+        "import pathlib, runpy, sys\n"
+        f"sys.version_info, sys.version = (3, {minor}, 1), '3.{minor}.1 (another one)'\n"
         "sys.argv = ['course.py', 'setup']\n"
         f"runpy.run_path({str(folder.path / 'course.py')!r}, run_name='__main__')\n"
     )
@@ -145,7 +169,7 @@ def test_old_python_is_told_what_to_do(folder, minor):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
-    assert "needs Python 3.11 or newer" in done.stderr
+    assert "needs Python 3.11 to 3.14" in done.stderr
     assert f"3.{minor}.1." in done.stderr
     assert "https://www.python.org/downloads" in done.stderr
 
@@ -155,7 +179,7 @@ def test_unknown_task_gets_the_usage_and_starts_nothing(folder, arguments):
     done = folder.run(*arguments)
     assert done.returncode == 2
     assert done.stdout == ""
-    for task in ("lab", "test", "train", "setup"):
+    for task in ("lab", "test", "train", "site", "setup"):
         assert re.search(rf"^  {task} ", done.stderr, re.MULTILINE), task
     assert folder.names() == []
 
@@ -186,18 +210,20 @@ def test_setup_starts_afresh_when_the_folder_has_moved(ready):
     assert ready.names() == ["venv", "pip"]
 
 
-def test_setup_starts_afresh_when_its_python_has_gone(ready, course):
-    (ready.path / course.PYTHON.relative_to(ROOT)).unlink()
+def test_setup_starts_afresh_when_its_python_has_gone(ready, course_setup):
+    (ready.path / course_setup.PYTHON.relative_to(ROOT)).unlink()
     assert ready.run("setup", VENV_STATUS="1").returncode == 1
     assert ready.names() == ["venv"]
 
 
-def test_failing_pip_is_reported_in_a_line_and_repaired(folder):
+def test_failing_pip_is_explained_and_repaired(folder):
     done = folder.run("train", PIP_STATUS="1")
     assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
-    assert "pip did not install" in done.stderr
+    assert done.stderr.startswith("The set-up is not complete: pip's reason is above.")
+    for cause in ("needs the network", "no PyTorch for this computer", "make room"):
+        assert cause in done.stderr
     assert "run the same command again" in done.stderr
+    assert "Traceback" not in done.stderr
     assert folder.names() == ["venv", "pip"]
     assert folder.run("train").returncode == 0
     assert folder.names() == ["venv", "pip", "train"]
@@ -214,13 +240,150 @@ def test_failed_update_is_not_taken_for_the_version_before_it(ready):
     assert ready.names() == ["venv", "pip"]
 
 
-def test_failing_venv_is_reported_in_a_line(folder):
+def test_failing_venv_is_explained(folder):
     done = folder.run("lab", VENV_STATUS="1")
     assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
+    assert len(done.stderr.splitlines()) == 3
     assert "could not make the folder .venv" in done.stderr
     assert "apt install python3-venv" in done.stderr
     assert folder.names() == ["venv"]
+
+
+def test_setup_says_beforehand_what_it_downloads_and_later_nothing(folder):
+    done = folder.run("setup", PIP_STATUS="1")
+    [first, *others] = done.stdout.splitlines()
+    cuda = sys.platform == "linux"
+    size, disk = ("3", "6") if cuda else ("0.4", "2")
+    assert f"about {size} GB to download, {disk} on disk" in first
+    assert any("--cpu" in line for line in others) == cuda
+    assert folder.run("setup").returncode == 0
+    done = folder.run("setup")
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+@ON_LINUX
+def test_cpu_takes_torch_alone_from_pytorchs_own_index(folder):
+    done = folder.run("train", "--cpu", "--fresh")
+    calls = [arguments for name, arguments, _ in folder.calls() if name != "venv"]
+    assert calls == [CPU, PIP, ["--fresh"]]
+    assert "about 0.4 GB to download" in done.stdout
+    assert "CUDA" not in done.stdout
+    assert folder.run("setup").stdout == ""
+    assert folder.names() == []
+
+
+@ON_LINUX
+def test_cpu_is_remembered_when_venv_is_made_anew(folder):
+    assert folder.run("setup", "--cpu").returncode == 0
+    folder.calls()
+    with open(folder.path / "constraints.txt", "a") as file:
+        print("# another line", file=file)
+    assert folder.run("setup").returncode == 0
+    assert [arguments for name, arguments, _ in folder.calls() if name == "pip"] == [CPU, PIP]
+
+
+@ON_LINUX
+def test_without_a_cpu_build_there_is_no_other(folder):
+    done = folder.run("setup", "--cpu", PIP_STATUS="1")
+    assert done.returncode == 1
+    assert "for --cpu also https://download.pytorch.org" in done.stderr
+    assert folder.names() == ["venv", "pip"]
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_cpu_changes_nothing_where_there_is_one_build(
+    course_setup, monkeypatch, tmp_path, platform
+):
+    commands = []
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(course_setup, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(course_setup, "STAMP", tmp_path / ".venv" / "stamp")
+    monkeypatch.setattr(course_setup, "call", lambda command: commands.append(command) or 0)
+    course_setup.setup(cpu=True)
+    assert [command[3:] for command in commands[1:]] == [PIP]
+    assert not course_setup.STAMP.read_text(encoding="utf-8").endswith("--cpu")
+
+
+@pytest.mark.parametrize("cuda, root, temporary", [(True, 6, 3), (False, 2, 0.4)])
+def test_too_little_room_is_said_before_anything_starts(
+    course_setup, monkeypatch, capsys, cuda, root, temporary
+):
+    free = {}
+    monkeypatch.setattr(
+        course_setup.shutil,
+        "disk_usage",
+        lambda folder: type("Usage", (), {"free": free[str(folder)] * 1e9}),
+    )
+    needed = {str(ROOT): root, course_setup.tempfile.gettempdir(): temporary}
+    free.update(needed)
+    course_setup.announce(cuda)
+    for folder in needed:
+        free |= needed | {folder: needed[folder] - 0.1}
+        with pytest.raises(SystemExit) as ended:
+            course_setup.announce(cuda)
+        said = str(ended.value)
+        assert f"on the disk of {folder}: the set-up needs about {needed[folder]} GB" in said
+        assert f"{needed[folder] - 0.1:.1f} GB are free" in said
+        assert "Make room" in said
+
+
+def test_without_room_nothing_is_started_or_changed(ready):
+    with open(ready.path / "course_setup.py", "a") as file:
+        print("shutil.disk_usage = lambda folder: type('Usage', (), {'free': 1})", file=file)
+    with open(ready.path / "constraints.txt", "a") as file:
+        print("# another line", file=file)
+    done = ready.run("setup")
+    assert done.returncode == 1
+    assert "There is too little room" in done.stderr
+    assert ready.names() == []
+
+
+def test_a_folder_in_which_nothing_can_be_written_is_explained(folder):
+    shutil.rmtree(folder.path / ".venv")
+    (folder.path / ".venv").write_text("")  # as root, no folder is read-only
+    done = folder.run("setup")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "The folder .venv cannot be made" in done.stderr
+    assert "Put the course where you may write." in done.stderr
+    assert folder.names() == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kills a process group as POSIX does")
+def test_setup_starts_afresh_after_it_was_killed(folder):
+    with subprocess.Popen(
+        folder.command("setup"),
+        env=os.environ | {"SLOW": "pip"},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        while "ready" not in process.stdout.readline():
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGKILL)
+    assert folder.names() == ["venv", "pip"]
+    assert folder.run("setup").returncode == 0
+    assert folder.names() == ["venv", "pip"]
+
+
+def test_site_adds_its_packages_once(ready):
+    assert ready.run("site", "--out", "a b", WEBSITE_STATUS="4").returncode == 4
+    pip, site = ready.calls()
+    assert pip[:2] == ["pip", [*PIP[:-1], ".[test,site]"]]
+    assert site[:2] == ["website", ["--out", "a b"]]
+    assert ready.run("site").returncode == 0
+    assert ready.names() == ["website"]
+
+
+def test_packages_of_the_site_are_added_again_to_a_new_venv(ready):
+    assert ready.run("site", PIP_STATUS="1").returncode == 1
+    assert ready.names() == ["pip"]
+    assert ready.run("site").returncode == 0
+    assert ready.names() == ["pip", "website"]
+    shutil.rmtree(ready.path / ".venv")
+    venv.create(ready.path / ".venv", symlinks=os.name != "nt")
+    assert ready.run("site").returncode == 0
+    assert ready.names() == ["venv", "pip", "pip", "website"]
 
 
 # Starting tasks
@@ -241,7 +404,11 @@ def hear_ctrl_c() -> None:
 @pytest.mark.skipif(os.name == "nt", reason="sends Ctrl-C to a process group as POSIX does")
 @pytest.mark.parametrize(
     "task, slow, status, last_words",
-    [("train", "train", 7, "put away"), ("setup", "pip", 1, "pip did not install")],
+    [
+        ("train", "train", 7, "put away"),
+        ("setup", "pip", 1, "The set-up is not complete"),
+        ("test", "pytest", 2, "put away"),
+    ],
 )
 def test_ctrl_c_lets_the_task_end_in_its_own_way(folder, task, slow, status, last_words):
     if task != "setup":
@@ -264,7 +431,8 @@ def test_ctrl_c_lets_the_task_end_in_its_own_way(folder, task, slow, status, las
     assert "Traceback" not in seen
     folder.calls()
     assert folder.run(task).returncode == 0
-    assert folder.names() == (["train"] if task == "train" else ["venv", "pip"])
+    again = {"train": ["train"], "setup": ["venv", "pip"], "test": ["pytest", "pytest"]}
+    assert folder.names() == again[task]
 
 
 # Running the tests
@@ -299,11 +467,11 @@ def test_unit_tests_run_first_and_notebooks_alone(ready):
     ],
 )
 def test_status_is_that_of_the_part_that_failed(
-    course, monkeypatch, units, notebooks, arguments, expected
+    run_all, monkeypatch, units, notebooks, arguments, expected
 ):
     statuses = iter([units, notebooks])
-    monkeypatch.setattr(course, "call", lambda command, **variables: next(statuses))
-    assert course.run_tests(arguments) == expected
+    monkeypatch.setattr(run_all, "pytest", lambda *arguments, **variables: next(statuses))
+    assert run_all.main(arguments) == expected
     assert next(statuses, None) is None
 
 
@@ -342,12 +510,12 @@ def test_cells_that_are_not_compared_are_counted(ready):
     assert "output is not compared: 3\n" in ready.run("test").stdout
 
 
-def test_notebook_with_a_wrong_output_fails(course, monkeypatch, tmp_path):
+def test_notebook_with_a_wrong_output_fails(run_all, monkeypatch, tmp_path):
     """Runs the notebooks' part of `course.py test` for real."""
-    commands = []
-    monkeypatch.setattr(course, "call", lambda command, **variables: commands.append(command) or 0)
-    course.run_tests([])
-    command = [sys.executable, *map(str, commands[1][1:])]
+    runs = []
+    monkeypatch.setattr(run_all, "pytest", lambda *arguments, **_: runs.append(arguments) or 0)
+    run_all.main([])
+    command = [sys.executable, "-m", "pytest", *runs[1]]
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     write_notebook(
         tmp_path / "notebooks" / "05_latency_sweep.ipynb",
@@ -486,7 +654,7 @@ ENVIRONMENTS = [
     | names
     | {"sys_platform": name, "python_version": version, "python_full_version": version + ".9"}
     for name, names in PLATFORMS.items()
-    for version in ("3.11", "3.12", "3.13")
+    for version in ("3.11", "3.12", "3.13", "3.14")
 ]
 
 
@@ -542,5 +710,5 @@ def test_conda_installs_the_same_package_with_the_same_pins():
     conda = [part for part in environment["dependencies"] if isinstance(part, str)]
     assert [re.split("[=<>]", part)[0] for part in conda] == ["python", "pip"]
     python = conda[0].removeprefix("python=")
-    assert PROJECT["project"]["requires-python"] == ">=3.11"
-    assert python in ("3.11", "3.12", "3.13")
+    assert PROJECT["project"]["requires-python"] == ">=3.11,<3.15"
+    assert python in ("3.11", "3.12", "3.13", "3.14")
