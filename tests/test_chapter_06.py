@@ -163,7 +163,7 @@ def test_the_figure_of_the_bandwidth_draws_what_was_read_and_marks_the_models():
     (ax,) = plots.bandwidth(read, {"small": 2_000_000}).axes
     curves = lines_of(ax)
     assert [(1, 2), (8, 3)] in curves and [(1, 4), (8, 1)] in curves
-    assert [text.get_text() for text in ax.texts] == ["small"]
+    assert [text.get_text() for text in ax.texts] == ["small", "■ 1 thread", "▲ 2 threads"]
     assert any(x == 2 for curve in curves for x, _ in curve)
 
 

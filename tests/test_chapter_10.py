@@ -521,7 +521,7 @@ def test_the_figure_of_times_stacks_computing_and_all_reduces():
     )
     times = pd.DataFrame({"computing": 0.75, "all-reduces": 0.5}, index=index)
     figure = plots.shares(times)
-    assert [ax.get_title() for ax in figure.axes] == ["prefill", "decode"]
+    assert [ax.get_title("left") for ax in figure.axes] == ["prefill", "decode"]
     for ax in figure.axes:
         assert [bar.get_width() for bar in ax.patches] == [0.75] * 2 + [0.5] * 2
         assert [bar.get_x() for bar in ax.patches] == [0] * 2 + [0.75] * 2

@@ -1,20 +1,40 @@
-"""The figures of chapter 06: the look is that of `course_utils.plots`."""
+"""The figures of chapter 06: the look is that of `course_utils.look`."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..plots import _OFFSET, THEORY, _figure, _log_axes
+from ..look import (
+    BLACK,
+    BLUE,
+    BUILT,
+    COSTLY,
+    GOLD,
+    GREEN,
+    OFFSET,
+    ORANGE,
+    PALE,
+    PURPLE,
+    SKY,
+    TALL,
+    THEORY,
+    log_axes,
+    name_lines,
+    panels,
+    quartiles,
+    spread,
+)
 
 PEERS = {
-    "transformers": {"color": "#D55E00", "linestyle": "-", "marker": "o"},
-    "course, plain": {"color": "#0072B2", "linestyle": "-", "marker": "s"},
-    "course, plain by columns": {"color": "#0072B2", "linestyle": ":", "marker": "x"},
-    "CTranslate2": {"color": "#CC79A7", "linestyle": "-", "marker": "D"},
-    "course, fast": {"color": "#009E73", "linestyle": "--", "marker": "^"},
-    "course, compiled": {"color": "#009E73", "linestyle": "-", "marker": "v"},
+    "transformers": {"color": GOLD, "linestyle": "-", "marker": "o"},
+    "course, plain": {"color": GREEN, "linestyle": "-", "marker": "^"},
+    "course, plain by columns": {"color": GREEN, "linestyle": ":", "marker": "x"},
+    "CTranslate2": {"color": PURPLE, "linestyle": "-", "marker": "D"},
+    "course, fast": {"color": SKY, "linestyle": "--", "marker": "s"},
+    "course, compiled": {"color": SKY, "linestyle": "-", "marker": "v"},
 }
+NO_CACHE = {"color": ORANGE, "linestyle": "", "marker": "o"}
+DECODERS = {"plain": PALE[GREEN], "fast": PALE[SKY], "compiled": PALE[SKY], "floor": "white"}
 
 
 def peers(table: pd.DataFrame) -> Figure:
@@ -24,22 +44,22 @@ def peers(table: pd.DataFrame) -> Figure:
     with most threads is drawn.
     """
     shapes = table["shape"].unique()
-    figure, axes = _figure(len(shapes))
+    figure, axes = panels(len(shapes), height=TALL)
     for ax, shape in zip(axes, shapes, strict=True):
         part = table[table["shape"] == shape]
         part = part[part["threads"] == part["threads"].max()]
         for name, look in PEERS.items():
             one = part[part["contender"] == name].sort_values("tokens")
-            spread = [one["decode_ms"] - one["decode_q25"], one["decode_q75"] - one["decode_ms"]]
-            ax.errorbar(one["tokens"], one["decode_ms"], spread, markersize=5, **look)
+            if len(one):
+                ax.plot(one["tokens"], one["decode_ms"], label=name.replace(" by", "\nby"), **look)
+                spread(ax, one["tokens"], one["decode_q25"], one["decode_q75"], look["color"])
         limit = part.groupby("tokens")["limit_ms"].first()
-        ax.plot(limit.index, limit, **THEORY)
-        _log_axes(ax, tuple(int(n) for n in limit.index))
+        ax.plot(limit.index, limit, label="reading the bytes", **THEORY)
+        log_axes(ax, tuple(int(n) for n in limit.index))
+        ax.tick_params(axis="x", rotation=90)
         ax.set(xlabel="tokens before", title=f"Shape {shape}")
     axes[0].set_ylabel("time for one more token (ms)")
-    handles = [plt.Line2D([], [], label=name, **look) for name, look in PEERS.items()]
-    handles.append(plt.Line2D([], [], label="reading the bytes", **THEORY))
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    name_lines(axes[-1])
     return figure
 
 
@@ -48,81 +68,130 @@ def bandwidth(read: pd.DataFrame, marks: dict[str, int]) -> Figure:
 
     The index is in bytes, the values in bytes per second; `marks` names some sizes.
     """
-    figure, (ax,) = _figure()
-    looks = (PEERS["course, plain"], PEERS["transformers"])
+    figure, (ax,) = panels()
+    looks = (
+        {"color": BLUE, "linestyle": "--", "marker": "s"},
+        {"color": GREEN, "linestyle": "-", "marker": "^"},
+    )
     for name, look in zip(read, looks, strict=False):
         ax.plot(read.index / 1e6, read[name] / 1e9, label=name, **look)
     for name, size in marks.items():
         ax.axvline(size / 1e6, color="0.4", linewidth=0.8)
-        ax.annotate(name, (size / 1e6, 0.02), (3, 0), xycoords=("data", "axes fraction"), **_OFFSET)
+        at = {"xycoords": ("data", "axes fraction")} | OFFSET
+        ax.annotate(name, (size / 1e6, 0.02), (3, 0), **at)
     ax.set(xscale="log", ylim=(0, None), xlabel="bytes read again and again (MB)")
     ax.xaxis.set_major_formatter("{x:g}")
     ax.set(ylabel="bytes per second (GB/s)", title="The fewer bytes, the nearer they are kept")
-    ax.legend(frameon=False)
+    name_lines(ax)
     return figure
 
 
-def products(rates: pd.DataFrame) -> Figure:
-    """Bars of bytes per second (a row each), grouped by where the weights are (a column each)."""
-    figure, (ax,) = _figure()
-    shades = (("#0072B2", ""), ("#E69F00", "//"))
-    for i, (place, (color, hatch)) in enumerate(zip(rates, shades, strict=True)):
+def products(
+    rates: pd.DataFrame, low: pd.DataFrame | None = None, high: pd.DataFrame | None = None
+) -> Figure:
+    """Bars of bytes per second (a row each), grouped by where the weights are (a column each).
+
+    `low` and `high`, tables of the same shape, are drawn as thin bars.
+    """
+    figure, (ax,) = panels()
+    for i, (place, look) in enumerate(zip(rates, (BUILT, COSTLY), strict=True)):
         at = [row + 0.38 * (i - 0.5) for row in range(len(rates))]
-        bars = ax.bar(at, rates[place] / 1e9, 0.36, label=place, color=color, hatch=hatch)
-        ax.bar_label(bars, [f"{rate / 1e9:.0f}" for rate in rates[place]], padding=2)
+        ax.bar(at, rates[place] / 1e9, 0.36, label=place, **look)
+        tops = rates[place] if high is None else high[place]
+        if high is not None:
+            spread(ax, at, low[place] / 1e9, high[place] / 1e9, BLACK)
+        for x, rate, top in zip(at, rates[place] / 1e9, tops / 1e9, strict=True):
+            ax.annotate(f"{rate:.0f}", (x, top), (0, 2), ha="center", **OFFSET)
     ax.set_xticks(range(len(rates)), rates.index)
+    most = rates.max(axis=None) if high is None else high.max(axis=None)
     ax.set(ylabel="weights read (GB/s)", title="One row times a matrix, three ways")
-    ax.legend(frameon=False)
+    ax.set_ylim(0, 1.25 * most / 1e9)
+    ax.grid(axis="x", visible=False)
+    ax.legend(loc="upper left", ncols=2)
     return figure
 
 
-def steps(milliseconds: dict[str, dict[str, float]]) -> Figure:
-    """Time per token of each decoder, a panel per model; the last bar is the floor."""
-    figure, axes = _figure(len(milliseconds))
+def steps(
+    milliseconds: dict[str, dict[str, float]],
+    spreads: dict[str, dict[str, tuple[float, float]]] | None = None,
+) -> Figure:
+    """Time per token of each decoder, a panel per model; the last bar is the floor.
+
+    `spreads` has quartiles (ms), for the decoders that have some: thin bars.
+    """
+    figure, axes = panels(len(milliseconds))
     for ax, (model, times) in zip(axes, milliseconds.items(), strict=True):
-        colors = ["#0072B2"] * (len(times) - 1) + ["white"]
-        bars = ax.barh(list(times), list(times.values()), color=colors, edgecolor="black")
-        ax.bar_label(bars, [f"{ms:.3g}" for ms in times.values()], padding=4)
-        ax.set(xlabel="time for one token (ms)", title=model, xlim=(0, 1.2 * max(times.values())))
+        colors = [DECODERS[name] for name in times]
+        ax.barh(list(times), list(times.values()), color=colors, edgecolor="black")
+        ends = dict(times)
+        for name, (low, high) in (spreads or {}).get(model, {}).items():
+            spread(ax, list(times).index(name), low, high, BLACK, across=True)
+            ends[name] = max(high, times[name])
+        for row, (name, ms) in enumerate(times.items()):
+            ax.annotate(f"{ms:.3g}", (ends[name], row), (4, 0), va="center", **OFFSET)
+        ax.set(xlabel="time for one token (ms)", title=model, xlim=(0, 1.25 * max(ends.values())))
         ax.invert_yaxis()
+        ax.grid(axis="y", visible=False)
     return figure
 
 
-def precision(recall: pd.Series, milliseconds: pd.Series, megabytes: dict[str, float]) -> Figure:
-    """What smaller numbers cost and bring: answers right (left), time to read them (right)."""
-    figure, (left, right) = _figure(2)
-    bars = left.barh(list(recall.index), recall, color="#009E73", edgecolor="black")
+def precision(
+    recall: pd.Series, milliseconds: pd.Series | pd.DataFrame, megabytes: dict[str, float]
+) -> Figure:
+    """What smaller numbers cost and bring: answers right (left), time to read them (right).
+
+    `milliseconds`: medians, or a row per round, whose quartiles are drawn as thin bars.
+    """
+    figure, (left, right) = panels(2)
+    low, ms, high = quartiles(milliseconds)
+    bars = left.barh(list(recall.index), recall, color=GREEN)
     left.bar_label(bars, [f"{value:.3f}" for value in recall], padding=4)
-    left.set(xlim=(0, 1.2), xlabel="share of questions answered right", title="Recall")
-    bars = right.barh(list(milliseconds.index), milliseconds, color="#0072B2", edgecolor="black")
-    notes = [f"{ms:.2g} ms for {megabytes[name]:.0f} MB" for name, ms in milliseconds.items()]
-    right.bar_label(bars, notes, padding=4)
-    right.set(xlim=(0, 1.7 * milliseconds.max()), xlabel="time of one product (ms)")
+    left.set(xlim=(0, 1.3), xlabel="share of questions answered right", title="Recall")
+    left.set_xticks((0, 0.5, 1))
+    right.barh(list(ms.index), ms, facecolor=PALE[SKY], edgecolor=SKY)
+    if isinstance(milliseconds, pd.DataFrame):
+        spread(right, range(len(ms)), low, high, BLACK, across=True)
+    for row, (name, value) in enumerate(ms.items()):
+        said = f"{value:.2g} ms for {megabytes[name]:.0f} MB"
+        right.annotate(said, (high[name], row), (4, 0), va="center", **OFFSET)
+    right.set(xlim=(0, 1.9 * high.max()), xlabel="time of one product (ms)")
     right.set_title("The wide model's last matrix")
     for ax in (left, right):
         ax.invert_yaxis()
+        ax.grid(axis="y", visible=False)
     return figure
 
 
-def growth(totals: pd.Series, exponent: float, steps: pd.DataFrame, lines: dict) -> Figure:
+def growth(
+    totals: pd.Series,
+    exponent: float,
+    steps: pd.DataFrame,
+    lines: dict,
+    low: pd.DataFrame | None = None,
+    high: pd.DataFrame | None = None,
+) -> Figure:
     """Uncached: total seconds against tokens, with the fitted power (left). Cached: a step (right).
 
-    `steps` has a column of seconds per decoder, by position; `lines` the fitted slope and start.
+    `steps` has a column of seconds per decoder, by position; `lines` the fitted slope and start;
+    `low` and `high`, tables like `steps`, are drawn as bands.
     """
-    figure, (left, right) = _figure(2)
+    figure, (left, right) = panels(2)
     tokens = totals.index.to_numpy(dtype=float)
-    left.plot(tokens, totals, label="measured", **(PEERS["transformers"] | {"linestyle": ""}))
+    left.plot(tokens, totals, label="measured", **NO_CACHE)
     middle = np.exp(np.log(totals).mean() - exponent * np.log(tokens).mean())
     left.plot(tokens, middle * tokens**exponent, label=f"exponent {exponent:.2f}", **THEORY)
-    _log_axes(left, tuple(int(n) for n in tokens[::2]))
+    log_axes(left, tuple(int(n) for n in tokens[::2]))
     left.set(xlabel="tokens generated", ylabel="total time (s)", title="Without a cache")
     for name in steps:
-        look = PEERS[name] | {"marker": "", "linewidth": 1}
+        look = PEERS[name] | {"marker": ""}
         right.plot(steps.index, 1e3 * steps[name], label=name.removeprefix("course, "), **look)
+        if low is not None:
+            band = {"color": look["color"], "alpha": 0.22, "linewidth": 0}
+            right.fill_between(steps.index, 1e3 * low[name], 1e3 * high[name], **band)
         slope, start = lines[name]
         right.plot(steps.index, 1e3 * (start + slope * steps.index), **THEORY)
     right.set(xlabel="position of the token", ylabel="time for one token (ms)", ylim=(0, None))
     right.set_title("With one")
-    for ax in (left, right):
-        ax.legend(frameon=False)
+    left.legend(loc="upper left")
+    name_lines(right)
     return figure

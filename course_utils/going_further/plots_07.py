@@ -1,4 +1,4 @@
-"""The figures of chapter 07: the look is that of `course_utils.plots`."""
+"""The figures of chapter 07: the look is that of `course_utils.look`."""
 
 import numpy as np
 import pandas as pd
@@ -6,27 +6,41 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..plots import _OFFSET, THEORY, _figure, _log_axes
+from ..look import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    OFFSET,
+    ORANGE,
+    PURPLE,
+    THEORY,
+    log_axes,
+    name_lines,
+    panels,
+    quartiles,
+    spread,
+)
 
 PLAIN, TILES, SDPA = "plain", "in tiles", "PyTorch's SDPA"
 SMALL, LARGE = "tiles of 64, in Python", "tiles of 256, in Python"
 LOOK = {
-    PLAIN: {"color": "#D55E00", "linestyle": "-", "marker": "o"},
-    TILES: {"color": "#0072B2", "linestyle": "--", "marker": "s"},
-    SDPA: {"color": "#009E73", "linestyle": "-.", "marker": "^"},
+    PLAIN: {"color": ORANGE, "linestyle": "-", "marker": "o"},
+    TILES: {"color": GREEN, "linestyle": "--", "marker": "s"},
+    SDPA: {"color": PURPLE, "linestyle": "-.", "marker": "^"},
 }
-OTHER = {"color": "#CC79A7", "linestyle": ":", "marker": "D"}
+OTHER = {"color": BLUE, "linestyle": ":", "marker": "D"}
 LOOK |= {SMALL: OTHER, LARGE: LOOK[TILES]}
 
 
-def walks(panels: dict[str, list[tuple[slice, slice]]], length: int, causal: str) -> Figure:
+def walks(walks_of: dict[str, list[tuple[slice, slice]]], length: int, causal: str) -> Figure:
     """Which tiles were computed, numbered in their order; one panel per walk.
 
     A walk is a list of (rows, columns). Pairs that the panel called `causal` hides are white, and
     so are, hatched, tiles that were left out.
     """
-    figure, axes = _figure(len(panels))
-    for ax, (title, visits) in zip(axes, panels.items(), strict=True):
+    figure, axes = panels(len(walks_of))
+    for ax, (title, visits) in zip(axes, walks_of.items(), strict=True):
         hidden = np.triu(np.ones((length, length)), 1) * (title == causal)
         ax.imshow(0.25 * (1 - hidden), cmap="Greys", vmin=0, vmax=1)
         whole = Rectangle((-0.5, -0.5), length, length, hatch="///", fill=False, edgecolor="0.75")
@@ -55,21 +69,17 @@ def traffic(counted: pd.DataFrame, theory: pd.DataFrame, paper: pd.Series) -> Fi
     Columns are algorithms, the index is positions per tile, values are bytes. `paper` is N²d²/M; it
     is drawn through the first point of the last column.
     """
-    figure, (ax,) = _figure()
+    figure, (ax,) = panels()
     looks = (LOOK[PLAIN], OTHER, LOOK[TILES])
     for name, look in zip(counted, looks, strict=True):
         ax.plot(theory.index, theory[name] / 1e6, **THEORY)
-        ax.plot(counted.index, counted[name] / 1e6, **(look | {"linestyle": ""}))
-        place = (counted.index[-1], counted[name].iloc[-1] / 1e6)
-        ax.annotate(name, place, (10, 0), va="center", color=look["color"], **_OFFSET)
+        ax.plot(counted.index, counted[name] / 1e6, label=name, **(look | {"linestyle": ""}))
     paper = paper * (counted.iloc[0, -1] / paper.iloc[0]) / 1e6
-    ax.plot(paper.index, paper, color="0.5", linewidth=1)
-    label = "proportional to N²d²/M"
-    ax.annotate(label, (paper.index[-1], paper.iloc[-1]), (10, 0), va="center", **_OFFSET)
-    _log_axes(ax, tuple(counted.index))
+    ax.plot(paper.index, paper, color=GREY, linewidth=1)
+    log_axes(ax, tuple(counted.index))
     ax.set(xlabel="positions in a tile", ylabel="moved (MB)")
-    ax.set_title("Bytes to and from slow memory: counted, and by the formulas (dashed)")
-    ax.set_xlim(counted.index[0] / 1.2, counted.index[-1] * 4)
+    ax.set_title("Bytes to and from slow memory: counted (points), by the formulas (dashed)")
+    name_lines(ax, (paper.iloc[-1], "proportional to N²d²/M", BLACK))
     return figure
 
 
@@ -79,36 +89,59 @@ def peaks(forward: pd.DataFrame, both: pd.DataFrame) -> Figure:
     The index is positions, values are bytes. Dashed: proportional to the length and to its square,
     through the last point of the first and of the last column.
     """
-    figure, axes = _figure(2)
+    figure, axes = panels(2)
     titles = "Forward", "Forward and backward"
     for ax, table, title in zip(axes, (forward, both), titles, strict=True):
         lengths = table.index.to_numpy(dtype=float)
         for name in table:
             look = LOOK.get(name, OTHER)
-            ax.plot(lengths, table[name] / 1e6, label=name, **look)
+            ax.plot(lengths, table[name] / 1e6, label=name.replace(", ", ",\n"), **look)
         for name, power in ((table.columns[0], 2), (TILES, 1)):
-            last = table[name].iloc[-1] / 1e6
-            ax.plot(lengths, last * (lengths / lengths[-1]) ** power, **THEORY)
-            ax.annotate(f"N{'²' * (power == 2)}", (lengths[-1], last), (6, -3), **_OFFSET)
-        _log_axes(ax, tuple(table.index))
+            law = table[name].iloc[-1] / 1e6 * (lengths / lengths[-1]) ** power
+            ax.plot(lengths, law, **THEORY)
+            said, shift, side = (
+                ("∝ N²", (-8, 8), "right") if power == 2 else ("∝ N", (8, -14), "left")
+            )
+            ax.annotate(said, (lengths[1], law[1]), shift, ha=side, **OFFSET)
+        log_axes(ax, tuple(table.index))
         ax.set(xlabel="positions N", title=title)
-        ax.legend(frameon=False, loc="upper left", fontsize=9)
     axes[0].set_ylabel("peak memory (MB)")
+    for ax in axes:
+        name_lines(ax)
     return figure
 
 
-def times(milliseconds: pd.DataFrame, splits: pd.Series) -> Figure:
-    """Time against length (left); time of one query against the number of splits (right)."""
-    figure, (left, right) = _figure(2)
-    for name in milliseconds:
-        left.plot(milliseconds.index, milliseconds[name], label=name, **LOOK[name])
-    _log_axes(left, tuple(milliseconds.index))
+def times(
+    milliseconds: pd.DataFrame | dict[int, pd.DataFrame], splits: pd.Series | pd.DataFrame
+) -> Figure:
+    """Time against length (left); time of one query against the number of splits (right).
+
+    `milliseconds`: medians, a row per length; or for each length a table with a row per round.
+    `splits`: medians; or a row per round. Of rounds, the quartiles are drawn as thin bars.
+    """
+    figure, (left, right) = panels(2)
+    if isinstance(milliseconds, dict):
+        parts = {length: quartiles(rounds) for length, rounds in milliseconds.items()}
+        low, medians, high = (
+            pd.DataFrame({length: part[i] for length, part in parts.items()}).T for i in range(3)
+        )
+    else:
+        low, medians, high = None, milliseconds, None
+    for name in medians:
+        look = LOOK[name]
+        left.plot(medians.index, medians[name], label=name.replace(", ", ",\n"), **look)
+        if low is not None:
+            spread(left, medians.index, low[name], high[name], look["color"])
+    log_axes(left, tuple(medians.index))
     left.set(xlabel="positions N", ylabel="time (ms)", title="N queries, one thread")
-    left.legend(frameon=False)
-    right.plot(splits.index, splits, **LOOK[SDPA])
-    _one_axis(right, splits.index)
+    low, middle, high = quartiles(splits)
+    right.plot(middle.index, middle, **LOOK[SDPA])
+    if isinstance(splits, pd.DataFrame):
+        spread(right, middle.index, low, high, LOOK[SDPA]["color"])
+    _one_axis(right, middle.index)
     right.set(xlabel="parts of the keys", ylabel="time (ms)", ylim=(0, None))
     right.set_title("One query, its keys in parts")
+    name_lines(left)
     return figure
 
 

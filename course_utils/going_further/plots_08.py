@@ -1,42 +1,66 @@
-"""The figures of chapter 08: the look is that of `course_utils.plots`."""
+"""The figures of chapter 08: the look is that of `course_utils.look`."""
 
+import itertools
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from torch import Tensor
 
-from ..plots import _OFFSET, SIZE, THEORY, _figure
+from ..look import (
+    BLACK,
+    BLUE,
+    GREEN,
+    LOW,
+    OFFSET,
+    ORANGE,
+    PURPLE,
+    SKY,
+    SMALL,
+    TALL,
+    THEORY,
+    name_lines,
+    panels,
+)
 
+WHOLE, WINDOW, EVICTION = "whole cache", "window", "eviction"
+LOOK = {
+    WHOLE: {"color": BLACK, "linestyle": "-", "marker": "o"},
+    WINDOW: {"color": ORANGE, "linestyle": "--", "marker": "s"},
+    EVICTION: {"color": GREEN, "linestyle": "-.", "marker": "v"},
+}
 LINES = (
-    {"color": "#000000", "linestyle": "-", "marker": "o"},
-    {"color": "#0072B2", "linestyle": "--", "marker": "s"},
-    {"color": "#D55E00", "linestyle": "-.", "marker": "^"},
-    {"color": "#009E73", "linestyle": ":", "marker": "D"},
-    {"color": "#CC79A7", "linestyle": (0, (6, 1, 1, 1)), "marker": "v"},
+    {"color": BLACK, "linestyle": "-", "marker": "o"},
+    {"color": BLUE, "linestyle": "--", "marker": "s"},
+    {"color": ORANGE, "linestyle": "-.", "marker": "^"},
+    {"color": PURPLE, "linestyle": ":", "marker": "D"},
+    {"color": SKY, "linestyle": (0, (6, 1, 1, 1)), "marker": "v"},
 )
 FAMILIES = {
-    "whole cache": {"color": "black", "marker": "*", "markersize": 14, "linestyle": ""},
-    "fewer heads, pooled": {"color": "#E69F00", "marker": "x", "linestyle": ":"},
-    "fewer heads, uptrained": {"color": "#E69F00", "marker": "o", "linestyle": ":"},
-    "window": {"color": "#D55E00", "marker": "s", "linestyle": "--"},
-    "window, layer 1 whole": {"color": "#D55E00", "marker": "^", "linestyle": "-."},
-    "eviction": {"color": "#009E73", "marker": "v", "linestyle": "-"},
-    "fewer bits": {"color": "#0072B2", "marker": "D", "linestyle": "-"},
-    "2 heads, 4 bits": {"color": "#CC79A7", "marker": "P", "linestyle": ""},
+    WHOLE: {"color": BLACK, "marker": "*", "markersize": 14, "linestyle": ""},
+    "fewer heads, pooled": {"color": SKY, "marker": "x", "linestyle": ":"},
+    "fewer heads, uptrained": {"color": SKY, "marker": "o", "linestyle": ":"},
+    WINDOW: {"color": ORANGE, "marker": "s", "linestyle": "--"},
+    "window, layer 1 whole": {"color": ORANGE, "marker": "^", "linestyle": "-."},
+    EVICTION: {"color": GREEN, "marker": "v", "linestyle": "-"},
+    "fewer bits": {"color": BLUE, "marker": "D", "linestyle": "-"},
+    "2 heads, 4 bits": {"color": PURPLE, "marker": "P", "linestyle": ""},
 }
-BELOW = {
-    "recall": ("window", "window, layer 1 whole"),
-    "perplexity": ("fewer bits",),
-}
+# Where a label goes: right of its point, left of it, below, above, then further off.
+PLACES = (
+    *((7, 0, "left"), (-7, 0, "right"), (0, -11, "center"), (0, 11, "center")),
+    *((7, 9, "left"), (-7, 9, "right"), (7, -9, "left"), (-7, -9, "right")),
+    *((0, 21, "center"), (0, -21, "center"), (20, 14, "left"), (-20, 14, "right")),
+    *((20, -14, "left"), (-20, -14, "right"), (0, 33, "center"), (0, -33, "center")),
+)
 
 
 def grid(numbers: Tensor, title: str) -> Figure:
     """Numbers (num_layers, H) as shares from 0 to 1: a row per layer, a column per head."""
-    figure, ax = plt.subplots(figsize=(SIZE[0] / 2, SIZE[1] * 0.8), layout="constrained")
+    figure, (ax,) = panels(height=LOW)
     ax.imshow(numbers.numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto")
     for (layer, head), number in np.ndenumerate(numbers.numpy()):
         color = "white" if number > 0.5 else "black"
@@ -44,36 +68,38 @@ def grid(numbers: Tensor, title: str) -> Figure:
     ax.set_xticks(range(numbers.size(1)), range(1, numbers.size(1) + 1))
     ax.set_yticks(range(numbers.size(0)), range(1, numbers.size(0) + 1))
     ax.set(xlabel="head", ylabel="layer", title=title)
+    ax.grid(False)
     return figure
 
 
 def recall_by_distance(
-    panels: dict[str, dict[str, pd.DataFrame]], marks: Sequence[int] = ()
+    tables: dict[str, dict[str, pd.DataFrame]], marks: Sequence[int] = ()
 ) -> Figure:
     """Recall against distance: a panel per title, a line per cache (`cache_quality.by_distance`).
 
-    A point stands at the far end of its range. `marks` are windows: dashed vertical lines.
+    A point stands at the far end of its range. `marks` are windows: grey vertical lines.
     """
-    figure, axes = _figure(len(panels))
-    for ax, (title, tables) in zip(axes, panels.items(), strict=True):
+    figure, axes = panels(len(tables))
+    for ax, (title, caches) in zip(axes, tables.items(), strict=True):
         for mark in marks:
-            ax.axvline(mark, **THEORY)
-        for (name, table), look in zip(tables.items(), LINES, strict=False):
-            ax.plot(list(table.index), table["recall"], label=name, markersize=5, **look)
+            ax.axvline(mark, color="0.4", linewidth=0.8)
+        for (name, table), look in zip(caches.items(), LINES, strict=False):
+            look = LOOK.get(name, look)
+            ax.plot(list(table.index), table["recall"], label=name, **look)
         ticks = [int(end) for end in table.index]
         ax.set(xscale="log", ylim=(-0.04, 1.06), title=title)
         ax.set_xticks(ticks, [str(tick) for tick in ticks])
         ax.minorticks_off()
         ax.set_xlabel("distance of the fact, up to (tokens)")
     axes[0].set_ylabel("share of questions answered right")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
+    for ax in axes:
+        name_lines(ax)
     return figure
 
 
 def stripes(keys: Tensor, values: Tensor) -> Figure:
     """Keys and values (T, d) of one head: a row per position, a column per channel."""
-    figure, axes = _figure(2)
+    figure, axes = panels(2)
     for ax, numbers, name in zip(axes, (keys, values), ("Keys", "Values"), strict=True):
         largest = float(numbers.abs().max())
         image = ax.imshow(numbers.numpy(), cmap="Greys", vmin=-largest, vmax=largest, aspect="auto")
@@ -85,14 +111,14 @@ def stripes(keys: Tensor, values: Tensor) -> Figure:
 
 def rounding(table: pd.DataFrame, whole: float) -> Figure:
     """Perplexity against bits, a line per way of rounding (a column each); dashed: not rounded."""
-    figure, (ax,) = _figure()
+    figure, (ax,) = panels()
     at = range(len(table))
     for name, look in zip(table, LINES, strict=False):
-        ax.plot(at, table[name], label=name, **look)
-    ax.axhline(whole, label="32 bits, whole cache", **THEORY)
+        ax.plot(at, table[name], label=name.replace(", ", ",\n"), **look)
+    ax.axhline(whole, **THEORY)
     ax.set_xticks(at, [f"{bits} bits" for bits in table.index])
-    ax.set(ylabel="perplexity", title="What is rounded together", xlim=(-0.2, len(table) - 0.8))
-    ax.legend(frameon=False)
+    ax.set(ylabel="perplexity", title="What is rounded together", xlim=(-0.2, len(table) - 0.9))
+    name_lines(ax, (whole, "32 bits,\nwhole cache", BLACK))
     return figure
 
 
@@ -101,34 +127,47 @@ def quality_against_bytes(table: pd.DataFrame, highest: float = 4.6) -> Figure:
 
     `table` has the columns family, label, bytes, recall and perplexity.
     """
-    figure, axes = _figure(2)
+    figure, axes = panels(2, height=TALL)
     for ax, column in zip(axes, ("recall", "perplexity"), strict=True):
         for family, look in FAMILIES.items():
             part = table[table["family"] == family].sort_values("bytes")
-            ax.plot(part["bytes"] / 1e3, part[column], label=family, **({"markersize": 6} | look))
-            _names(ax, part, column)
-        ax.set(xscale="log", xlabel="bytes for a text of 1000 tokens (kB)", xlim=(50, 6000))
+            ax.plot(part["bytes"] / 1e3, part[column], label=family, **look)
+        ax.set(xscale="log", xlabel="bytes for a text of 1000 tokens (kB)", xlim=(45, 6500))
         ax.set_xticks((62, 125, 250, 500, 1000, 2000, 4000))
         ax.xaxis.set_major_formatter("{x:g}")
         ax.minorticks_off()
-    axes[0].set(ylabel="share of questions answered right", title="Recall", ylim=(-0.04, 1.12))
-    axes[1].set(ylabel="perplexity", title="Perplexity", ylim=(2.5, highest))
+    axes[0].set(ylabel="share of questions answered right", title="Recall", ylim=(-0.08, 1.12))
+    axes[1].set(ylabel="perplexity", title="Perplexity", ylim=(2.4, highest))
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    figure.draw_without_rendering()
+    for ax, column in zip(axes, ("recall", "perplexity"), strict=True):
+        _names(ax, table[table[column].between(*ax.get_ylim())], column)
     return figure
 
 
-def _names(ax: Axes, part: pd.DataFrame, column: str) -> None:
-    """A label above, below or beside each point, wherever there is room.
+def _names(ax: Axes, points: pd.DataFrame, column: str) -> None:
+    """A label at each point, at the first place where it touches no point and no other label.
 
-    Of windows with a whole first layer only the smallest gets one.
+    Rather where it touches no line either. A point for which there is no place stays without.
     """
-    family = part["family"].iloc[0] if len(part) else ""
-    shift, align = (0, -12 if family in BELOW[column] else 6), "center"
-    if family == "fewer heads, uptrained":
-        shift, align = (6, -3), "left"
-    if family == "window, layer 1 whole":
-        part = part.iloc[:1]
-    for x, y, label in zip(part["bytes"] / 1e3, part[column], part["label"], strict=True):
-        note = {"fontsize": 7, "ha": align, "annotation_clip": True}
-        ax.annotate(label, (x, y), shift, **note, **_OFFSET)
+    dots = ax.transData.transform(points[["bytes", column]].to_numpy() / [1e3, 1])
+    taken = [Bbox.from_extents(x - 5, y - 5, x + 5, y + 5) for x, y in dots]
+    lines = [line.get_transform().transform_path(line.get_path()) for line in ax.get_lines()]
+    edge, renderer = ax.get_window_extent(), ax.figure.canvas.get_renderer()
+
+    def free(box: Bbox, crossing: bool) -> bool:
+        inside = edge.contains(*box.min) and edge.contains(*box.max)
+        crossed = any(line.intersects_bbox(box, filled=False) for line in lines)
+        return inside and (crossing or not crossed) and not box.count_overlaps(taken)
+
+    for point in points.itertuples():
+        at = (point.bytes / 1e3, getattr(point, column))
+        for crossing, (x, y, align) in itertools.product((False, True), PLACES):
+            note = {"fontsize": SMALL, "ha": align, "va": "center"} | OFFSET
+            text = ax.annotate(point.label, at, (x, y), **note)
+            box = text.get_window_extent(renderer).padded(1)
+            if free(box, crossing):
+                taken.append(box)
+                break
+            text.remove()

@@ -1,4 +1,4 @@
-"""The figures of chapter 10: the look is that of `course_utils.plots`."""
+"""The figures of chapter 10: the look is that of `course_utils.look`."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -7,13 +7,28 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..plots import _OFFSET, THEORY, _figure
+from ..look import (
+    BLACK,
+    BLUE,
+    BUILT,
+    COSTLY,
+    GREEN,
+    LOW,
+    OFFSET,
+    ORANGE,
+    PALE,
+    SKY,
+    THEORY,
+    name_lines,
+    panels,
+    spread,
+)
 
-RANKS = ListedColormap(["#0072B2", "#F0E442", "#009E73", "#E69F00"])
+RANKS = ListedColormap([GREEN, PALE[ORANGE], BLUE, PALE[SKY]])
 INK = ("white", "black", "white", "black")
 LOOKS = {
-    "cache": {"color": "#0072B2", "linestyle": "-", "marker": "o"},
-    "weights": {"color": "#D55E00", "linestyle": "-.", "marker": "s"},
+    "cache": {"color": GREEN, "linestyle": "-", "marker": "^"},
+    "weights": {"color": ORANGE, "linestyle": "-.", "marker": "s"},
 }
 
 
@@ -22,7 +37,7 @@ def who_holds_what(owners: dict[str, Tensor]) -> Figure:
 
     `owners` has, for each weight (D_out, D_in), the rank that holds each of its numbers.
     """
-    figure, (ax,) = _figure()
+    figure, (ax,) = panels(height=LOW)
     ax.axis("off")
     ax.grid(False)
     height = max(owner.size(0) for owner in owners.values())
@@ -71,54 +86,61 @@ def sent_and_kept(wire: pd.Series, ring: pd.Series, kept: pd.DataFrame) -> Figur
     `wire` was measured, `ring` counted, by number of processes; `kept` has a column for the
     weights and one for the cache, as shares.
     """
-    figure, (left, right) = _figure(2)
+    figure, (left, right) = panels(2)
     many = np.linspace(1, ring.index.max(), 100)
     left.plot(many, 2 * (many - 1) / many, **THEORY)
     left.plot(many, many - 1, **(THEORY | {"linestyle": ":"}))
-    left.annotate("2 (n - 1) / n", (many[-1], 1.75), (-4, -18), ha="right", **_OFFSET)
-    left.annotate("n - 1: all to all", (3.4, 2.4), (-4, 4), ha="right", **_OFFSET)
-    plain = {"linestyle": "", "color": "#0072B2"}
+    left.annotate("2 (n - 1) / n", (5.5, 1.64), (0, 10), ha="center", **OFFSET)
+    left.annotate("n - 1: all to all", (3.4, 2.4), (-6, 6), ha="right", **OFFSET)
+    plain = {"linestyle": "", "color": GREEN}
     left.plot(ring.index, ring, marker="x", label="ring by hand, counted", **plain)
-    look = plain | {"color": "#D55E00", "markersize": 9, "fillstyle": "none"}
+    look = plain | {"color": ORANGE, "markersize": 10, "fillstyle": "none"}
     left.plot(wire.index, wire, marker="o", label="gloo, measured", **look)
     left.set(xlabel="processes n", ylabel="bytes sent per byte of tensor", ylim=(-0.1, 3))
     left.set_title("What each process sends")
-    left.legend(frameon=False, loc="lower right")
+    left.legend(loc="lower right")
     for name in kept:
         right.plot(kept.index, kept[name], label=name, **LOOKS[name])
-    right.plot(many, 1 / many, label="1 / n", **THEORY)
+    right.plot(many, 1 / many, **THEORY)
     right.set(xlabel="processes n", ylabel="bytes, of the whole model's", ylim=(0, 1.05))
     right.set(xlim=(0.8, kept.index.max() + 0.2), xticks=list(kept.index))
     right.set_title("What each process keeps")
-    right.legend(frameon=False)
+    most = kept.index.max()
+    right.annotate("1 / n", (most / 2.8, 2.8 / most), (-8, -8), ha="right", va="top", **OFFSET)
+    name_lines(right)
     return figure
 
 
-def shares(times: pd.DataFrame) -> Figure:
+def shares(times: pd.DataFrame, rounds: pd.DataFrame | None = None) -> Figure:
     """How long it takes together, as a multiple of alone on one thread; a panel per task.
 
     `times` has rows (task, model) and columns `computing` and `all-reduces`, as multiples of the
-    time alone on one thread.
+    time alone on one thread. `rounds` has, for the same rows, `low` and `high` of the whole time
+    over the rounds, as such multiples: thin bars.
     """
     tasks = times.index.unique("task")
-    figure, axes = _figure(len(tasks))
+    figure, axes = panels(len(tasks))
     for ax, task in zip(axes, tasks, strict=True):
         part = times.loc[task]
         y = np.arange(len(part))
         inside, total = part["computing"], part["computing"] + part["all-reduces"]
-        solid = {"height": 0.5, "color": "#0072B2", "edgecolor": "black"}
-        ax.barh(y, inside, label="computing", **solid)
-        hatched = solid | {"color": "#F0E442", "hatch": "//"}
-        ax.barh(y, total - inside, left=inside, label="in all-reduces", **hatched)
-        for at, value in zip(y, total, strict=True):
-            ax.annotate(f"{value:.1f}", (value, at), (5, 0), va="center", **_OFFSET)
-        ax.axvline(1, **THEORY)
+        ax.barh(y, inside, 0.5, label="computing", **BUILT)
+        ax.barh(y, total - inside, 0.5, left=inside, label="in all-reduces", **COSTLY)
+        ends = total if rounds is None else rounds.loc[task].loc[part.index, "high"]
+        if rounds is not None:
+            low = rounds.loc[task].loc[part.index, "low"]
+            spread(ax, y, low, ends, BLACK, across=True)
+        for at, value, end in zip(y, total, np.maximum(total, ends), strict=True):
+            note = {"va": "center", "bbox": {"facecolor": "white", "linewidth": 0, "pad": 1}}
+            ax.annotate(f"{value:.1f}", (end, at), (6, 0), **note, **OFFSET)
+        ax.axvline(1, zorder=1, **THEORY)
         ax.set_yticks(y, list(part.index))
         ax.set(xlabel="times as long as alone on one thread", title=task)
-        ax.set_xlim(0, 1.15 * max(total.max(), 1))
+        ax.set_xlim(0, 1.2 * max(*np.maximum(total, ends), 1))
         ax.invert_yaxis()
+        ax.grid(axis="y", visible=False)
     handles, labels = axes[0].get_legend_handles_labels()
     handles.append(plt.Line2D([], [], **THEORY))
     labels.append("alone, one thread")
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return figure

@@ -1,4 +1,4 @@
-"""The figures of chapter 11: the look is that of `course_utils.plots`."""
+"""The figures of chapter 11: the look is that of `course_utils.look`."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..plots import _OFFSET, THEORY, _figure
+from ..look import BLACK, BLUE, GREEN, OFFSET, ORANGE, SKY, TALL, THEORY, name_lines, panels
 
 CHECKPOINTS = {
-    "fresh": {"color": "#0072B2", "marker": "o"},
-    "trained": {"color": "#009E73", "marker": "^"},
-    "filled": {"color": "#D55E00", "marker": "s"},
+    "fresh": {"color": BLUE, "marker": "o"},
+    "trained": {"color": GREEN, "marker": "^"},
+    "filled": {"color": ORANGE, "marker": "s"},
 }
 
 
@@ -21,30 +21,27 @@ def merges(pieces: pd.DataFrame, per_word: float) -> Figure:
 
     `per_word`: the characters per word of the first, which is the most that its tokens can have.
     """
-    figure, (ax,) = _figure()
-    looks = (("#0072B2", "-"), ("#D55E00", (0, (1, 1))))
+    figure, (ax,) = panels()
+    looks = ((GREEN, "-"), (ORANGE, (0, (1, 1))))
     for name, (color, linestyle) in zip(pieces, looks, strict=False):
-        ax.plot(pieces.index, pieces[name], color=color, linestyle=linestyle, linewidth=2)
-        middle = len(pieces) // 2
-        at = (middle, pieces[name].iloc[middle])
-        ax.annotate(name, at, (6, -14), color=color, **_OFFSET)
+        ax.plot(pieces.index, pieces[name], label=name, color=color, linestyle=linestyle)
     ax.axhline(per_word, **THEORY)
-    ax.annotate("one token per word", (0, per_word), (4, -13), **_OFFSET)
     ax.set(xlabel="merges learnt", ylabel="characters per token", ylim=(0, None))
-    ax.set_title("What merges buy")
+    ax.set(title="What merges buy", xlim=(None, pieces.index[-1]))
+    name_lines(ax, (per_word, "one token\nper word", BLACK))
     return figure
 
 
 def gelu(x: np.ndarray, curves: dict[str, np.ndarray]) -> Figure:
     """The activations (left) and the last less the first (right)."""
-    figure, (left, right) = _figure(2)
-    looks = (("#0072B2", "-", 4), ("#E69F00", "--", 1.6), ("black", ":", 1.2))
+    figure, (left, right) = panels(2)
+    looks = ((GREEN, "-", 6), (SKY, "--", 2), (ORANGE, ":", 2))
     for (name, y), (color, linestyle, width) in zip(curves.items(), looks, strict=False):
         left.plot(x, y, label=name, color=color, linestyle=linestyle, linewidth=width)
-    left.set(xlabel="x", title="Three activations", ylim=(-0.5, None))
-    left.legend(frameon=False)
+    left.set(xlabel="x", ylabel="activation of x", title="Three activations", ylim=(-0.5, None))
+    left.legend(loc="upper left")
     first, second = list(curves.values())[:2]
-    right.plot(x, 1e4 * (second - first), color="#0072B2")
+    right.plot(x, 1e4 * (second - first), color=GREEN)
     right.set(xlabel="x", ylabel="difference (1/10,000)", title="GELU with tanh, less with erf")
     return figure
 
@@ -55,11 +52,11 @@ def mistakes(error: pd.DataFrame, same_ids: pd.DataFrame, tolerances: dict[str, 
     Full markers: some greedy id changed. Hollow: none did. Errors of 0 lie on the left edge;
     where there is none (NaN), loading raised an error.
     """
-    figure, (ax,) = _figure()
+    figure, (ax,) = panels(height=TALL)
     edge = 1e-11
     for row, mistake in enumerate(error.index):
         if error.loc[mistake].isna().all():
-            ax.annotate("refused", (edge, row), (-4, -4), **_OFFSET)
+            ax.annotate("refused", (edge, row), (-4, -4), **OFFSET)
     for i, (checkpoint, look) in enumerate(CHECKPOINTS.items()):
         at = np.arange(len(error)) + 0.22 * (i - 1)
         size = error[checkpoint].clip(lower=edge)
@@ -68,11 +65,11 @@ def mistakes(error: pd.DataFrame, same_ids: pd.DataFrame, tolerances: dict[str, 
             ax.plot(size[rows], at[rows], linestyle="", markerfacecolor=face, **look)
     for name, tolerance in tolerances.items():
         ax.axvline(tolerance, **THEORY)
-        ax.annotate(name, (tolerance, 0), (4, 3), xycoords=("data", "axes fraction"), **_OFFSET)
+        ax.annotate(name, (tolerance, 0), (4, 3), xycoords=("data", "axes fraction"), **OFFSET)
     ax.set_yticks(range(len(error)), error.index)
     ax.set(xscale="log", xlim=(edge / 2, None), ylim=(len(error) + 0.2, -0.6))
     ax.set(xlabel="largest error of a logit", title="What each mistake does, and who sees it")
-    figure.legend(handles=_mistakes_legend(), loc="outside lower center", ncols=5, frameon=False)
+    figure.legend(handles=_mistakes_legend(), loc="outside lower center", ncols=5)
     return figure
 
 
