@@ -38,6 +38,7 @@ class CacheBug:
         shape = (vocab_size, d_model, d_ff, reference.num_layers, reference.max_seq_len)
         model = self.model_class(*shape, num_heads=reference.num_heads, dropout=0.0)
         model.load_state_dict(reference.state_dict())
+        harness.refuse_missing_rows(model)
         return model.to(device=reference.device, dtype=reference.dtype).eval()
 
 
