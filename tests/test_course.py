@@ -706,7 +706,7 @@ def test_conda_installs_the_same_package_with_the_same_pins():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     assert environment["name"] == PROJECT["project"]["name"]
     [pip] = [part["pip"] for part in environment["dependencies"] if isinstance(part, dict)]
-    assert " ".join(pip).split() == PIP[1:]
+    assert " ".join(pip).split() == ["--extra-index-url", CPU_INDEX, *PIP[1:]]
     conda = [part for part in environment["dependencies"] if isinstance(part, str)]
     assert [re.split("[=<>]", part)[0] for part in conda] == ["python", "pip"]
     python = conda[0].removeprefix("python=")

@@ -1,0 +1,97 @@
+"""The lists of packages, the workflow and the citation, as other machines and people read them.
+
+The test that asks PyPI is marked `maintain`: python -m pytest -m maintain tests
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import yaml
+
+from course_utils.transformer import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+HEAD = "#    uv pip compile "
+
+
+def uv_command(constraints: str) -> list[str]:
+    """The words after `uv` of the command that stands in the head of constraints.txt."""
+    [line] = [line for line in constraints.splitlines()[:3] if line.startswith(HEAD)]
+    return line.removeprefix("#").split()[1:]
+
+
+def test_the_pins_are_made_of_every_extra_and_the_oldest_python():
+    command = uv_command((ROOT / "constraints.txt").read_text(encoding="utf-8"))
+    extras = {command[i + 1] for i, word in enumerate(command) if word == "--extra"}
+    assert extras == set(PROJECT["optional-dependencies"])
+    oldest = command[command.index("--python-version") + 1]
+    assert PROJECT["requires-python"].startswith(f">={oldest},")
+    assert "--universal" in command
+    assert command[-3:] == ["-o", "constraints.txt", "pyproject.toml"]
+
+
+@pytest.mark.maintain
+def test_the_pins_are_what_uv_makes_of_pyproject(tmp_path):
+    """Pins that still fit stay: it fails when pyproject.toml changed and constraints.txt did not."""
+    for name in ("pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    path = tmp_path / "constraints.txt"
+    before = path.read_text(encoding="utf-8")
+    command = [sys.executable, "-m", "uv", *uv_command(before)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    after = path.read_text(encoding="utf-8")
+    changed = set(before.splitlines()) ^ set(after.splitlines())
+    assert after == before, f"run the command in the head of constraints.txt: {sorted(changed)}"
+
+
+def workflow():
+    """The workflow as data; YAML 1.1 reads its key `on` as the word for true."""
+    text = (ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)
+
+
+def test_the_workflow_runs_on_three_systems_and_two_pythons():
+    matrix = workflow()["jobs"]["test"]["strategy"]["matrix"]
+    assert {name.split("-")[0] for name in matrix["os"]} == {"ubuntu", "macos", "windows"}
+    assert len(matrix["python"]) == 2
+    oldest, too_new = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PROJECT["requires-python"]).groups()
+    for version in matrix["python"]:
+        assert isinstance(version, str), "3.10 without quotes would be 3.1"
+        assert int(oldest) <= int(version.removeprefix("3.")) < int(too_new)
+
+
+def test_the_workflow_may_only_read_and_names_its_actions_versions():
+    assert workflow()["permissions"] == {"contents": "read"}
+    steps = [step for job in workflow()["jobs"].values() for step in job["steps"]]
+    for step in steps:
+        assert re.fullmatch(r"actions/[\w-]+@v\d+", step.get("uses", "actions/none@v1"))
+
+
+def test_the_workflow_calls_the_commands_of_the_course():
+    commands = [step["run"] for step in workflow()["jobs"]["test"]["steps"] if "run" in step]
+    assert "python course.py test --cpu" in commands
+    assert [step["run"] for step in workflow()["jobs"]["gate"]["steps"] if "run" in step] == [
+        ".ci/run"
+    ]
+    assert os.access(ROOT / ".ci" / "run", os.X_OK) or os.name == "nt"
+
+
+def test_citation_and_licences_agree_with_the_project():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == PROJECT["version"]
+    assert citation["title"] in PROJECT["description"]
+    assert set(citation["license"]) == {"MIT", "CC-BY-4.0"}
+    assert "MIT License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
+    text = (ROOT / "LICENSE-TEXT").read_text(encoding="utf-8")
+    assert "https://creativecommons.org/licenses/by/4.0/" in text
+
+
+def test_the_changelog_begins_with_this_version():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (\S+)", text, re.MULTILINE)[0] == PROJECT["version"]
