@@ -60,6 +60,7 @@ from benchmarks.engines import (
 from course_utils.going_further.compiled_decode import has_compiler
 from course_utils.going_further.plots_06 import peers
 from course_utils.going_further.roofline import cache_bytes, weight_bytes
+from course_utils.plots import png
 
 LENGTHS = (10, 50, 100, 500, 1000)
 DECODED = {"S": 64, "M": 64, "L": 24}
@@ -223,7 +224,7 @@ def main() -> int:
     ]
     table = summary(pd.concat(times, ignore_index=True))
     table.round(4).to_csv(given.out.with_suffix(".csv"), index=False)
-    peers(table).savefig(given.out.with_suffix(".png"), dpi=150)
+    given.out.with_suffix(".png").write_bytes(png(peers(table)))
     print(table[[name for name in SHOWN if name in table]].round(2).to_string(index=False))
     print(f"\n{table['machine'][0]}; {table['versions'][0]}")
     return 0

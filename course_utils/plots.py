@@ -84,7 +84,7 @@ def latency_sweep(
     the lowest and the highest.
     """
     overhead, rate = fitted
-    figure, (left, right) = panels(2, height=TALL, width_ratios=(1.15, 1))
+    figure, (left, right) = panels(2, height=TALL, width_ratios=(1.4, 1))
     most = max(LENGTHS)
     tokens = np.arange(1, most + 1)
     for contender in (NO_CACHE, PREALLOCATED):

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from torch import Tensor
 
@@ -49,7 +50,7 @@ FAMILIES = {
     "fewer bits": {"color": BLUE, "marker": "D", "linestyle": "-"},
     "2 heads, 4 bits": {"color": PURPLE, "marker": "P", "linestyle": ""},
 }
-# Where a label goes: right of its point, left of it, below, above, then further off.
+# Where a label goes: right of its point, left of it, below, above, then further off, on a line.
 PLACES = (
     *((7, 0, "left"), (-7, 0, "right"), (0, -11, "center"), (0, 11, "center")),
     *((7, 9, "left"), (-7, 9, "right"), (7, -9, "left"), (-7, -9, "right")),
@@ -100,9 +101,10 @@ def recall_by_distance(
 def stripes(keys: Tensor, values: Tensor) -> Figure:
     """Keys and values (T, d) of one head: a row per position, a column per channel."""
     figure, axes = panels(2)
+    look = {"aspect": "auto", "interpolation": "nearest"}
     for ax, numbers, name in zip(axes, (keys, values), ("Keys", "Values"), strict=True):
         largest = float(numbers.abs().max())
-        image = ax.imshow(numbers.numpy(), cmap="Greys", vmin=-largest, vmax=largest, aspect="auto")
+        image = ax.imshow(numbers.numpy(), cmap="Greys", vmin=-largest, vmax=largest, **look)
         figure.colorbar(image, ax=ax, shrink=0.8)
         ax.grid(False)
         ax.set(title=name, xlabel="channel", ylabel="position")
@@ -165,8 +167,15 @@ def _names(ax: Axes, points: pd.DataFrame, column: str) -> None:
         at = (point.bytes / 1e3, getattr(point, column))
         for crossing, (x, y, align) in itertools.product((False, True), PLACES):
             note = {"fontsize": SMALL, "ha": align, "va": "center"} | OFFSET
+            if abs(y) > 12:
+                note["arrowprops"] = {
+                    "arrowstyle": "-",
+                    "color": "0.4",
+                    "linewidth": 0.7,
+                    "shrinkA": 0,
+                }
             text = ax.annotate(point.label, at, (x, y), **note)
-            box = text.get_window_extent(renderer).padded(1)
+            box = Text.get_window_extent(text, renderer).padded(1)
             if free(box, crossing):
                 taken.append(box)
                 break
