@@ -17,6 +17,8 @@ myst_heading_anchors = 4
 mathjax_path = ONE_FILE
 mathjax3_config = {"options": {"enableMenu": False}}
 
+exclude_patterns = ["grading/*.md"]  # what goes into a hand-out
+
 html_theme = "sphinx_book_theme"
 html_static_path = ["static", str(MATHJAX / ONE_FILE)]
 html_css_files = ["course.css"]
@@ -26,7 +28,7 @@ html_copy_source = False
 html_show_search_summary = False  # it fetches pages, which a browser does not allow for files
 html_theme_options = {
     "search_bar_text": "Search the course",
-    "home_page_in_toc": True,
+    "navbar_persistent": [],
     "show_toc_level": 2,
     "use_download_button": False,
     "use_fullscreen_button": False,
@@ -36,3 +38,5 @@ html_theme_options = {
     "footer_end": [],
     "navigation_with_keys": False,
 }
+html_context = {"default_mode": "auto"}
+html_use_index = False

@@ -1,29 +1,33 @@
-"""Figures and tables, taken out of the outputs of executed notebooks."""
+"""Figures, tables and introductions, taken out of executed notebooks."""
 
 import base64
 import json
 import re
+from collections.abc import Sequence
+from html import escape
 from pathlib import Path
+
+ROW = re.compile(r"\s*<tr>\s*<th[^>]*>([^<]*)</th>.*?</tr>", re.S)
 
 
 def _cells(path: Path) -> list[dict]:
     return json.loads(path.read_text(encoding="utf-8"))["cells"]
 
 
-def figure(path: Path, title: str) -> tuple[bytes, str]:
-    """The PNG and the alt text of the figure whose caption has `title` in its first words.
+def figure(path: Path, name: str) -> tuple[bytes, str]:
+    """The PNG and the alt text of the figure whose caption begins "Figure N. `name`."
 
     Raises LookupError if the notebook has no such figure.
     """
     cells = _cells(path)
     for cell, after in zip(cells, cells[1:], strict=False):
         caption = "".join(after["source"])
-        if re.match(rf"\*\*Figure \d+\. {re.escape(title)}\.\*\*", caption):
+        if re.match(rf"\*\*Figure \d+\. {re.escape(name)}\.\*\*", caption):
             for output in cell.get("outputs", []):
                 if png := output.get("data", {}).get("image/png"):
                     alt = output["metadata"]["image/png"]["alt"]
                     return base64.b64decode("".join(png)), alt
-    raise LookupError(f"{path.name} has no figure named {title!r}")
+    raise LookupError(f"{path.name} has no figure named {name!r}")
 
 
 def table(path: Path, column: str) -> str:
@@ -39,14 +43,51 @@ def table(path: Path, column: str) -> str:
     return found[0]
 
 
-def accessible(html: str) -> str:
-    """A table of pandas with scopes on its headers and no style of its own."""
-    html = re.sub(r"<style.*?</style>\s*", "", html, flags=re.S)
-    html = re.sub(r' (?:style|border|valign)="[^"]*"', "", html)
-    html = re.sub(r"<th( \w+=\"[^\"]*\")?></th>", r"<td\1></td>", html)
-    head, end, body = html.partition("</thead>")
+def only(html: str, names: Sequence[str]) -> str:
+    """The rows with these names, in this order, of a table of pandas; names may break at "_".
+
+    Raises LookupError if it lacks one of them.
+    """
+    head, start, rest = html.partition("<tbody>")
+    body, end, tail = rest.partition("</tbody>")
+    rows = {match[1]: match[0] for match in ROW.finditer(body)}
+    if missing := [name for name in names if name not in rows]:
+        raise LookupError(f"the table has no rows {missing}")
+    kept = "".join(rows[name].replace(name, name.replace("_", "_<wbr>")) for name in names)
+    return head + start + kept + "\n" + end + tail
+
+
+def captioned(html: str, caption: str) -> str:
+    """The table with a caption."""
+    return re.sub(r"(<table[^>]*>)", rf"\1\n<caption>{escape(caption)}</caption>", html)
+
+
+def scrolling(html: str, name: str) -> str:
+    """The table in a frame of its own, which scrolls where the table is too wide."""
     return (
-        head.replace("<th", '<th scope="col"').replace('<th scope="col"ead', "<thead")
-        + end
-        + body.replace("<th>", '<th scope="row">')
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(name)}">{html}</div>'
     )
+
+
+def accessible(html: str) -> str:
+    """The table with scopes on its headers, and without a style of its own."""
+    html = re.sub(r"<style.*?</style>\s*", "", html, flags=re.S)
+    html = re.sub(r' (?:style|border|valign|halign)="[^"]*"', "", html)
+    html = re.sub(r"<th( colspan=\"\d+\")?></th>", r"<td\1></td>", html)
+    head, end, body = html.partition("</thead>")
+    head = re.sub(r"<th(?=[ >])", '<th scope="col"', head)
+    return head + end + re.sub(r"<th(?=[ >])", '<th scope="row"', body)
+
+
+def introduction(path: Path) -> tuple[str, int, str]:
+    """A notebook's title, its minutes, and what one can do after it, from its first cell.
+
+    Raises LookupError if the first cell does not say so.
+    """
+    text = "".join(_cells(path)[0]["source"])
+    title = re.match(r"# (.+)", text)
+    minutes = re.search(r"About\s+(\d+)\s+minutes", text)
+    able = re.search(r"\*\*You will be able to\*\*\s+(.+?)\.\n", text, re.S)
+    if not (title and minutes and able):
+        raise LookupError(f"{path.name}: title, minutes or aim not found in the first cell")
+    return title[1], int(minutes[1]), " ".join(able[1].split())

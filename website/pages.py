@@ -1,10 +1,12 @@
 """The Sphinx extension that turns the course's files into pages."""
 
+import ast
 import posixpath
 import re
 from pathlib import Path
 
 from docutils import nodes
+from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.parsers import Parser
 from sphinx.util.docutils import SphinxDirective
@@ -21,29 +23,38 @@ class CodeParser(Parser):
     supported = ("python",)
 
     def parse(self, inputstring: str, document: nodes.document) -> None:
-        """Fill the document with a title and one block of code."""
+        """Fill the document with a title, the path and one block of code."""
         path = document.settings.env.docname + ".py"
         section = nodes.section(ids=["code"])
-        section += nodes.title("", path)
+        section += nodes.title("", posixpath.basename(path))
+        section += nodes.paragraph("", "", nodes.literal(path, path))
         section += nodes.literal_block(inputstring, inputstring, language="python")
         document += section
 
 
 def read_source(app: Sphinx, docname: str, source: list[str]) -> None:
     """Prepare a file's text before it is parsed."""
-    if app.env.doc2path(docname).suffix == ".ipynb":
+    suffix = Path(app.env.doc2path(docname)).suffix
+    if suffix == ".ipynb":
         source[0] = for_readers(source[0], links_on_top(docname, app.env.found_docs))
-    elif app.env.doc2path(docname).suffix == ".md":
+    elif suffix == ".md":
         source[0] = FOLDER_LINK.sub(lambda link: to_page(app, docname, link), source[0])
 
 
 def to_page(app: Sphinx, docname: str, link: re.Match) -> str:
     """A link to a folder, led to the page about it."""
-    place = posixpath.normpath(posixpath.join(posixpath.dirname(docname), link[1]))
+    here = posixpath.dirname(docname)
+    place = posixpath.normpath(posixpath.join(here, link[1]))
     if not Path(app.srcdir, place).is_dir():
         return link[0]
     page = place + "/index.md" if place + "/index" in app.env.found_docs else "code.md"
-    return f"]({posixpath.relpath(page, posixpath.dirname(docname) or '.')})"
+    return f"]({posixpath.relpath(page, here or '.')})"
+
+
+def keep_out_of_search(app: Sphinx, doctree: nodes.document) -> None:
+    """Find each text once: the exercises repeat the worked notebooks."""
+    if app.env.docname.startswith("notebooks/exercises/"):
+        app.env.metadata[app.env.docname]["nosearch"] = "true"
 
 
 def add_captions(app: Sphinx, doctree: nodes.document, docname: str) -> None:
@@ -56,50 +67,90 @@ def add_captions(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         if isinstance(caption, nodes.paragraph) and caption.astext().startswith("Figure"):
             caption.parent.remove(caption)
             number = re.search(r"\d+", caption.astext())[0]
-            figure = nodes.figure(
-                "", nodes.caption("", "", *caption.children), ids=[f"figure-{number}"]
-            )
+            figure = nodes.figure(ids=[f"figure-{number}"])
             image.parent.replace(image, figure)
-            figure.insert(0, image)
-
-
-class FigureOf(SphinxDirective):
-    """A figure of a notebook, by the name that its caption begins with."""
-
-    required_arguments = 1
-    has_content = True
-
-    def run(self) -> list[nodes.Node]:
-        """The picture, with its own alt text and the directive's content as the caption."""
-        path = Path(self.env.srcdir, self.arguments[0])
-        self.env.note_dependency(str(path))
-        picture, alt = extract.figure(path, " ".join(self.content))
-        name = re.sub(r"\W+", "-", f"{path.stem}-{self.content[0]}").lower() + ".png"
-        Path(self.env.srcdir, name).write_bytes(picture)
-        image = nodes.image(uri=name, alt=alt)
-        return [nodes.figure("", image, ids=["figure-" + Path(name).stem])]
-
-
-class TableOf(SphinxDirective):
-    """A table that a notebook printed, by a column that only it has."""
-
-    required_arguments = 1
-    has_content = True
-    option_spec = {"caption": str}
-
-    def run(self) -> list[nodes.Node]:
-        """The table as it stands in the notebook's output."""
-        path = Path(self.env.srcdir, self.arguments[0])
-        self.env.note_dependency(str(path))
-        html = extract.table(path, " ".join(self.content))
-        return [nodes.raw("", extract.accessible(html), format="html")]
+            figure += [image, nodes.caption("", "", *caption.children)]
 
 
 def mend_tables(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """Give the tables that pandas printed what a screen reader and a phone need."""
+    """Give tables the headers that a screen reader reads out."""
     for raw in doctree.findall(nodes.raw):
         if "<table" in raw.astext():
             raw.children = [nodes.Text(extract.accessible(raw.astext()))]
+    for table in doctree.findall(nodes.table):
+        head = next(table.findall(nodes.thead), None)
+        if head is not None and not head.astext().strip():  # the card of an exercise
+            head.parent.remove(head)
+            next(table.findall(nodes.colspec))["stub"] = 1
+
+
+class FigureOf(SphinxDirective):
+    """A figure of a notebook, by its name; the directive's content is the caption."""
+
+    required_arguments = 1
+    has_content = True
+    option_spec = {"figure": directives.unchanged_required}
+
+    def run(self) -> list[nodes.Node]:
+        """The picture with its own alt text."""
+        name = self.options["figure"]
+        picture, alt = extract.figure(Path(self.env.srcdir, self.arguments[0]), name)
+        identity = nodes.make_id(name)
+        Path(self.env.srcdir, identity + ".png").write_bytes(picture)
+        caption = self.parse_content_to_nodes()[0]
+        image = nodes.image(uri=identity + ".png", alt=alt)
+        return [nodes.figure("", image, nodes.caption("", "", *caption.children), ids=[identity])]
+
+
+class TableOf(SphinxDirective):
+    """A table that a notebook printed, by a column that only it has; the content names the rows."""
+
+    required_arguments = 1
+    has_content = True
+    option_spec = {
+        "column": directives.unchanged_required,
+        "caption": directives.unchanged_required,
+    }
+
+    def run(self) -> list[nodes.Node]:
+        """The table as it stands in the notebook's output."""
+        html = extract.table(Path(self.env.srcdir, self.arguments[0]), self.options["column"])
+        rows = " ".join(self.content).split()
+        html = extract.captioned(extract.only(html, rows), self.options["caption"])
+        return [nodes.raw("", extract.scrolling(html, self.options["caption"]), format="html")]
+
+
+class CourseMap(SphinxDirective):
+    """All notebooks, with what each teaches and how long it takes."""
+
+    def run(self) -> list[nodes.Node]:
+        """A table, made from the notebooks' first cells."""
+        lines = ["| notebook | minutes | afterwards you can |", "|---|---|---|"]
+        for docname in sorted(self.env.found_docs, key=posixpath.basename):
+            if re.fullmatch(r"notebooks/(going_further/)?\d\d\w+", docname):
+                path = Path(self.env.srcdir, docname + ".ipynb")
+                title, minutes, able = extract.introduction(path)
+                lines.append(f"| [{title}]({docname}.ipynb) | {minutes} | {able} |")
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
+class ModulesOf(SphinxDirective):
+    """The files of a package, with the first line of what each says of itself."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """A table of files, and the entries of the sidebar."""
+        folder = self.arguments[0]
+        paths = sorted(Path(self.env.srcdir, folder).glob("*.py"))
+        lines = ["| file | what it holds |", "|---|---|"]
+        for path in paths:
+            doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            first = " ".join(doc.partition("\n\n")[0].split())
+            lines.append(f"| [`{path.name}`]({folder}/{path.name}) | {first} |")
+        names = "\n".join(f"{folder}/{path.stem}" for path in paths)
+        toctree = f"\n\n```{{toctree}}\n:hidden:\n\n{names}\n```\n"
+        return self.parse_text_to_nodes("\n".join(lines) + toctree)
 
 
 def setup(app: Sphinx) -> dict:
@@ -108,7 +159,10 @@ def setup(app: Sphinx) -> dict:
     app.add_source_parser(CodeParser)
     app.add_directive("figure-of", FigureOf)
     app.add_directive("table-of", TableOf)
+    app.add_directive("course-map", CourseMap)
+    app.add_directive("modules-of", ModulesOf)
     app.connect("source-read", read_source)
+    app.connect("doctree-read", keep_out_of_search)
     app.connect("doctree-resolved", add_captions)
     app.connect("doctree-resolved", mend_tables)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
