@@ -9,12 +9,12 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
 
-from course_utils.transformer import ROOT
-
+ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 HEAD = "#    uv pip compile "
 
@@ -37,7 +37,7 @@ def test_the_pins_are_made_of_every_extra_and_the_oldest_python():
 
 @pytest.mark.maintain
 def test_the_pins_are_what_uv_makes_of_pyproject(tmp_path):
-    """Pins that still fit stay: it fails when pyproject.toml changed and constraints.txt did not."""
+    """Pins that still fit stay; it fails if pyproject.toml changed and constraints.txt did not."""
     for name in ("pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
     path = tmp_path / "constraints.txt"
