@@ -5,15 +5,23 @@ python -m pytest -m browser tests/test_site.py
 With BROWSER_SCREENSHOTS=FOLDER each page is kept there as a picture, four times.
 """
 
+import json
 import os
+import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import torch
+from helpers import cases_for, small_model
 
+import website.__main__ as website
+from course_utils import cache_bugs
 from course_utils.transformer import ROOT
+from website import extract
+from website.stage import alt_texts, for_readers
 
 WIDTHS = (1280, 390)
 SCHEMES = ("light", "dark")
@@ -74,11 +82,8 @@ def page_names():
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
     """The folder of a site that was just built, with warnings as errors."""
-    pytest.importorskip("sphinx")
-    from website.__main__ import build
-
     folder = tmp_path_factory.mktemp("site")
-    assert build(site=folder) == 0
+    assert website.build(site=folder) == 0
     return folder.resolve()
 
 
@@ -219,11 +224,12 @@ PROBLEMS = r"""() => {
 
 @pytest.fixture(scope="session")
 def reader():
-    playwright = pytest.importorskip("playwright.sync_api")
+    from playwright.sync_api import sync_playwright
+
     found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
     path = next((name for name in found if name), None)
     assert path, "Chromium is not installed. On Debian and Ubuntu: apt install chromium"
-    with playwright.sync_playwright() as driver:
+    with sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield Reader(chromium)
         chromium.close()
@@ -252,3 +258,194 @@ def keep_picture(page, name):
         folder = Path(os.environ["BROWSER_SCREENSHOTS"], "site")
         file = name.replace("/", "_").replace(".html", "") + ".jpg"
         page.screenshot(path=folder / file, full_page=True, type="jpeg", quality=70)
+
+
+@pytest.mark.browser
+def test_search_finds_a_word_without_a_server(site, reader):
+    page = reader.open(site / "search.html", "?q=prefill")
+    page.wait_for_selector("#search-results li a")
+    links = page.evaluate("[...document.querySelectorAll('#search-results li a')].map(a => a.href)")
+    found = {Path(unquote(urlsplit(link).path)) for link in links}
+    assert site / "notebooks" / "04_kv_cache.html" in found
+    assert all(path.is_file() and path.parent.name != "exercises" for path in found)
+    assert reader.wrong == []
+
+
+@pytest.mark.browser
+def test_on_paper_there_are_no_sidebars_and_folds_are_open(site, reader):
+    page = reader.page
+    page.set_viewport_size({"width": 794, "height": 1123})  # A4 at 96 dots per inch
+    page.goto((site / "notebooks" / "04_kv_cache.html").as_uri())
+    page.emulate_media(media="print", color_scheme="light")
+    for hidden in (".bd-sidebar-primary", ".bd-sidebar-secondary", ".prev-next-footer"):
+        assert not page.locator(hidden).first.is_visible()
+    hint = page.locator("details p").first
+    assert hint.evaluate("hint => hint.checkVisibility({contentVisibilityAuto: true})")
+    page.emulate_media(media="screen")
+    assert not hint.evaluate("hint => hint.checkVisibility({contentVisibilityAuto: true})")
+
+
+ALL_WRONG = {
+    "no image": "image.src = 'missing.png'",
+    "no alt text": "image.alt = ''",
+    "the page is": "first.style.width = '2000px'",
+    "out of the page": "first.style.marginLeft = '-500px'",
+    "cut off": "first.style.cssText = 'white-space: nowrap; overflow: hidden; width: 90px'",
+    "overlap": "first.nextElementSibling.style.marginTop = '-30px'",
+    "raw": "first.textContent = 'so $e^x$ stays'",
+    "raw: <span": "document.querySelector('.math').textContent = 'e^x'",
+    "formula": "document.querySelector('.math').innerHTML += '<mjx-merror></mjx-merror>'",
+    "thrown": "setTimeout(() => { throw new Error('on purpose'); })",
+    "on purpose": "console.error('on purpose')",
+    "asks for http": "new Image().src = 'http://localhost:9/picture.png'",
+}
+ALL_SHUT_OUT = {
+    "color-contrast": "first.style.color = '#ddd'",
+    "image-alt": "image.removeAttribute('alt')",
+    "link-name": "document.querySelector('article a').textContent = ''",
+}
+PARTS = """const image = document.querySelector('article img');
+const first = document.querySelector('article section > p');
+"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("expected", ALL_WRONG)
+def test_what_is_wrong_with_a_page_is_seen(expected, site, reader):
+    page = reader.open(site / "notebooks" / "01_attention.html")
+    page.evaluate(f"async () => {{ {PARTS} {ALL_WRONG[expected]}; }}")
+    page.evaluate("() => document.images[0].decode().catch(() => null)")
+    assert any(expected in problem for problem in reader.problems(1280, "light"))
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("rule", ALL_SHUT_OUT)
+def test_what_keeps_people_out_of_a_page_is_seen(rule, site, reader):
+    page = reader.open(site / "notebooks" / "glossary.html")
+    page.evaluate("() => document.querySelector('article').append(new Image())")
+    page.evaluate(f"() => {{ {PARTS} {ALL_SHUT_OUT[rule]}; }}")
+    assert any(violation.startswith(rule) for violation in reader.violations())
+
+
+GOOD_PAGE = '<a href="other.html#here">other</a> <img src="a.png"> <a href="https://x.org">x</a>'
+
+
+@pytest.mark.parametrize(
+    "page, is_broken",
+    [
+        (GOOD_PAGE, False),
+        ('<a href="nowhere.html">nowhere</a>', True),
+        ('<a href="other.html#nowhere">nowhere in it</a>', True),
+        ('<a href="#nowhere">nowhere here</a>', True),
+        ('<img src="b.png">', True),
+        ('<script src="https://cdn.example.org/a.js"></script>', True),
+        ('<link href="//fonts.example.org/a.css">', True),
+    ],
+)
+def test_a_broken_link_is_seen(page, is_broken, tmp_path):
+    (tmp_path / "index.html").write_text(page)
+    (tmp_path / "other.html").write_text('<p id="here">other</p>')
+    (tmp_path / "a.png").write_bytes(b"")
+    assert bool(broken_links(tmp_path)) == is_broken
+
+
+FOLDERS = (ROOT / "notebooks", ROOT / "notebooks" / "going_further")
+WORKED = sorted(path for folder in FOLDERS for path in folder.glob("[01]*.ipynb"))
+
+
+@pytest.mark.parametrize("path", WORKED, ids=lambda path: path.stem)
+def test_a_notebook_introduces_itself(path):
+    title, minutes, able = extract.introduction(path)
+    assert title.startswith(path.stem[:2] + " · ")
+    assert 10 <= minutes <= 120
+    assert len(able) > 40
+
+
+def test_a_notebook_without_an_introduction_is_an_error(tmp_path):
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps({"cells": [{"source": "# A title\n\nAbout 20 minutes.\n"}]}))
+    with pytest.raises(LookupError, match="a.ipynb"):
+        extract.introduction(path)
+
+
+def test_the_sweep_is_taken_from_its_notebook():
+    picture, alt = extract.figure(
+        ROOT / "notebooks" / "05_latency_sweep.ipynb", "The latency sweep"
+    )
+    assert picture.startswith(b"\x89PNG") and len(alt) > 100
+    with pytest.raises(LookupError, match="No such figure"):
+        extract.figure(ROOT / "notebooks" / "05_latency_sweep.ipynb", "No such figure")
+
+
+QUESTION = "where is the red key?"
+
+
+def test_the_table_of_wrong_caches_is_taken_from_its_notebook():
+    html = extract.table(ROOT / "notebooks" / "04_kv_cache.ipynb", QUESTION)
+    rows = re.findall(r"<th>(\w+)</th>\s*<td>", html)
+    assert rows == list(cache_bugs.CATALOGUE)
+    two = extract.accessible(extract.only(html, ["stale", "mask_columns"]))
+    assert re.findall(r'<th scope="row">([^<]*)<wbr>|<th scope="row">(stale)', two)
+    assert two.index("stale") < two.index("mask_") and "positions" not in two
+    assert "<style" not in two and two.count('scope="col"') == 2
+    with pytest.raises(LookupError, match="no_such_cache"):
+        extract.only(html, ["no_such_cache"])
+    with pytest.raises(LookupError, match="0 tables"):
+        extract.table(ROOT / "notebooks" / "04_kv_cache.ipynb", "no such column")
+
+
+def test_the_landing_page_counts_right():
+    """27 of 32 pass the assignment's check, and the eight rows that are shown are among them."""
+    page = (ROOT / "website" / "index.md").read_text(encoding="utf-8")
+    reference = small_model(dtype=torch.float32)
+    cases = cases_for(reference)
+    passing = {
+        name
+        for name, bug in cache_bugs.CATALOGUE.items()
+        if passes_the_assignments_check(bug.build(reference), cases)
+    }
+    assert f"{len(passing)} of the {len(cache_bugs.CATALOGUE)} wrong caches" in page.replace(
+        "\n", " "
+    )
+    shown = re.search(r"```{table-of}.*?\n\n(.*?)```", page, re.S)[1].split()
+    assert len(shown) == 8 and set(shown) <= passing
+
+
+def passes_the_assignments_check(model, cases):
+    with torch.no_grad():
+        logits = [model(case.input_ids, use_cache=True)[0] for case in cases]
+    return all(
+        torch.allclose(found, case.with_cache, atol=1e-3)
+        for found, case in zip(logits, cases, strict=True)
+    )
+
+
+def test_readers_see_no_marks_for_graders_and_get_alt_texts_and_links():
+    text = (ROOT / "notebooks" / "04_kv_cache.ipynb").read_text(encoding="utf-8")
+    assert "### BEGIN SOLUTION" in text
+    readable = for_readers(text, "[Open the exercise](exercises/04_kv_cache.ipynb)")
+    assert "### BEGIN" not in readable and "### END" not in readable
+    cells = json.loads(readable)["cells"]
+    assert "".join(cells[0]["source"]).splitlines()[2].startswith("[Open the exercise]")
+    alts = [
+        alt for cell in json.loads(text)["cells"] if "outputs" in cell for alt in alt_texts(cell)
+    ]
+    given = [
+        cell["metadata"]["mystnb"]["image"]["alt"] for cell in cells if "mystnb" in cell["metadata"]
+    ]
+    assert alts == given and len(alts) > 5
+
+
+@pytest.mark.parametrize("path", WORKED, ids=lambda path: path.stem)
+def test_no_cell_has_two_figures(path):
+    """Alt text is handed over cell by cell."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    assert all(len(alt_texts(cell)) <= 1 for cell in cells if "outputs" in cell)
+
+
+def test_a_missing_package_is_named_with_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr(website, "NEEDS", ("json", "no_such_package"))
+    assert website.main(["--out", "nowhere"]) == 1
+    message = capsys.readouterr().err
+    assert message == f"The site needs no_such_package: {website.INSTALL}\n"
+    assert '".[site]"' in message

@@ -14,6 +14,7 @@ from sphinx.util.docutils import SphinxDirective
 from . import extract
 from .stage import for_readers, links_on_top
 
+EXERCISES = "notebooks/exercises/"
 FOLDER_LINK = re.compile(r"\]\(([\w./-]+)\)")
 
 
@@ -34,10 +35,11 @@ class CodeParser(Parser):
 
 def read_source(app: Sphinx, docname: str, source: list[str]) -> None:
     """Prepare a file's text before it is parsed."""
-    suffix = Path(app.env.doc2path(docname)).suffix
-    if suffix == ".ipynb":
-        source[0] = for_readers(source[0], links_on_top(docname, app.env.found_docs))
-    elif suffix == ".md":
+    kind = Path(app.env.doc2path(docname)).suffix
+    if kind == ".ipynb":
+        suffix = " · exercises" if docname.startswith(EXERCISES) else ""
+        source[0] = for_readers(source[0], links_on_top(docname, app.env.found_docs), suffix)
+    elif kind == ".md":
         source[0] = FOLDER_LINK.sub(lambda link: to_page(app, docname, link), source[0])
 
 
@@ -53,7 +55,7 @@ def to_page(app: Sphinx, docname: str, link: re.Match) -> str:
 
 def keep_out_of_search(app: Sphinx, doctree: nodes.document) -> None:
     """Find each text once: the exercises repeat the worked notebooks."""
-    if app.env.docname.startswith("notebooks/exercises/"):
+    if app.env.docname.startswith(EXERCISES):
         app.env.metadata[app.env.docname]["nosearch"] = "true"
 
 

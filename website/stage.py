@@ -32,8 +32,11 @@ def stage(root: Path, target: Path) -> None:
     shutil.copyfile(HERE / "code.md", target / "code.md")
 
 
-def for_readers(text: str, links: str) -> str:
-    """A notebook as JSON, without marks for graders, with alt text, and with links on top."""
+def for_readers(text: str, links: str, suffix: str = "") -> str:
+    """A notebook as JSON, without marks for graders, with alt text, and with links on top.
+
+    `suffix` goes on with the title.
+    """
     notebook = json.loads(text)
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
@@ -42,7 +45,7 @@ def for_readers(text: str, links: str) -> str:
                 cell["metadata"]["mystnb"] = {"image": {"alt": alts[0]}}
     if links:
         title, _, rest = "".join(notebook["cells"][0]["source"]).partition("\n")
-        notebook["cells"][0]["source"] = f"{title}\n\n{links}\n{rest}"
+        notebook["cells"][0]["source"] = f"{title}{suffix}\n\n{links}\n{rest}"
     return json.dumps(notebook)
 
 
