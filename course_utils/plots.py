@@ -197,6 +197,7 @@ def training(log: pd.DataFrame) -> Figure:
             start = stage["step"].min()
             ax.axvline(start, color=GREY, linewidth=0.8)
             at = {"xycoords": ("data", "axes fraction"), "fontsize": SMALL} | OFFSET
+            at["bbox"] = {"facecolor": "white", "linewidth": 0, "pad": 1}
             ax.annotate(name, (start, height), (2, 0), rotation=90, color="0.3", **at)
     left.set(xlabel="training step", ylabel="loss (nats per token)", title="Loss", ylim=(0, None))
     right.set(xlabel="training step", ylabel="share right", ylim=(0, 1.02))

@@ -135,6 +135,35 @@ def test_words_can_be_read(drawn):
             assert contrast(text.get_color()) >= CONTRAST["words"], text
 
 
+def crossed(ax) -> list[str]:
+    """Words inside a panel that one of its curves runs through."""
+    paths = [
+        line.get_transform().transform_path(line.get_path())
+        for line in ax.get_lines()
+        if is_drawn(line) and line.get_linestyle() != "None" and line.get_linewidth() >= 1
+    ]
+    boxes = [(text, Text.get_window_extent(text)) for text in ax.texts if text.get_text().strip()]
+    boxes = [(text, box) for text, box in boxes if box.x0 < ax.get_window_extent().x1]
+    return [
+        text.get_text()
+        for text, box in boxes
+        if text.get_bbox_patch() is None
+        and any(p.intersects_bbox(box, filled=False) for p in paths)
+    ]
+
+
+def test_no_curve_runs_through_words(drawn):
+    name, figure, _ = drawn
+    if name != "08 quality_against_bytes":  # there a label may stand on a line if all else is taken
+        assert {ax.get_title("left"): crossed(ax) for ax in figure.axes if crossed(ax)} == {}
+
+
+def test_nearly_all_caches_have_their_label_beside_their_point():
+    figure = FIGURES["08 quality_against_bytes"]()
+    for ax, points in zip(figure.axes, (22, 20), strict=True):
+        assert points - 2 <= len([text for text in ax.texts if text.get_text()]) <= points
+
+
 # Colours
 
 
@@ -262,8 +291,10 @@ def timed(ax) -> list[str]:
 
 
 def spreads(ax) -> list:
-    bands = [c for c in ax.collections if isinstance(c, PolyCollection)]
-    return bands + [c for c in ax.collections if c.get_label() == "_spread"]
+    found = [
+        c for c in ax.collections if c.get_label() == "_spread" or isinstance(c, PolyCollection)
+    ]
+    return [c for c in found if c.get_paths()]
 
 
 def test_where_a_time_was_measured_its_spread_is_drawn(drawn):
@@ -321,6 +352,14 @@ def test_the_title_of_the_sweep_is_computed():
     same = times.assign(total=1.0 + 0.1 * ((times["round"] == 1) & cached) - 0.1 * (
         (times["round"] == 2) & cached))  # fmt: skip
     assert finding(same) == "1000 tokens: no clear difference with a KV cache"
+
+
+def test_a_curve_through_a_word_is_seen():
+    ax = bad(a={"color": look.GREEN})
+    ax.text(1.5, 1.5, "on the line")
+    ax.text(1.2, 1.8, "beside it")
+    texts_of(ax.figure)
+    assert crossed(ax) == ["on the line"]
 
 
 # In a notebook

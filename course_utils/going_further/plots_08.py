@@ -175,6 +175,7 @@ def _names(ax: Axes, points: pd.DataFrame, column: str) -> None:
                     "shrinkA": 0,
                 }
             text = ax.annotate(point.label, at, (x, y), **note)
+            text.update_positions(renderer)
             box = Text.get_window_extent(text, renderer).padded(1)
             if free(box, crossing):
                 taken.append(box)
