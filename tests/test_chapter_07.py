@@ -231,7 +231,7 @@ WRONG_ABSORB = {
     "largest of the new ones": (absorb_with(new_only=True), "largest"),
     "careless": (absorb_with(careless=True), "subtract 0"),
     "no largest": (absorb_with(no_max=True), "largest"),
-    "decay upside down": (absorb_with(swap=True), "portion"),
+    "decay upside down": (absorb_with(swap=True), "exp(old largest - new largest)"),
     "no dimension kept": (lambda s, x, v: (room.absorb(s, x, v)[0][..., 0], *s[1:]), "shape"),
     "output only": (lambda s, x, v: room.absorb(s, x, v)[2], "3 results"),
     "sum left alone": (
@@ -329,7 +329,10 @@ WRONG_MERGE = {
     "sum": (lambda o, x: (o.sum(0), x.logsumexp(0)), "sum"),
     "overflow": (lambda o, x: (weighted(x.exp() / x.exp().sum(0), o), x.exp().sum(0).log()), "NaN"),
     "nothing seen": (lambda o, x: (weighted(x.softmax(0), o), x.logsumexp(0)), "NaN"),
-    "another dimension": (lambda o, x: (weighted(x.softmax(-1), o), x.logsumexp(0)), "output is"),
+    "another dimension": (
+        lambda o, x: (weighted(x.softmax(-1), o), x.logsumexp(0)),
+        "over the parts",
+    ),
     "largest": (lambda o, x: (room.merge(o, x)[0], x.amax(0)), "largest"),
     "logarithms added": (lambda o, x: (room.merge(o, x)[0], x.sum(0)), "add up"),
     "output only": (lambda o, x: room.merge(o, x)[0], "2 results"),
@@ -337,14 +340,15 @@ WRONG_MERGE = {
 }
 
 
-def backward_with(mean=True, scale_q=True, twice_k=False, adds=True, hide="after", detour=False):
+def backward_with(mean=True, scale_q=True, twice_k=False, adds=True, hide="after", skips=False):
     def flash_backward(q, k, v, output, lse, grad, causal=False, tile=(64, 64)):
         past, scale = k.size(-2) - q.size(-2), q.size(-1) ** -0.5
         found = [torch.zeros_like(t) for t in (q, k, v)]
         for rows in room.tiles(q.size(-2), tile[0]):
             query, g = q[..., rows, :] * scale, grad[..., rows, :]
             d = (g * output[..., rows, :]).sum(-1, keepdim=True) if mean else 0.0
-            for columns in room.tiles(k.size(-2), tile[1]):
+            end = past + rows.stop if causal and skips else k.size(-2)
+            for columns in room.tiles(end, tile[1]):
                 keys, values = k[..., columns, :], v[..., columns, :]
                 scores, hidden = query @ keys.mT, room.later(rows, columns, past)
                 if causal and hide == "before":
@@ -379,6 +383,7 @@ WRONG_BACKWARD = {
     "nothing is added up": (backward_with(adds=False), "adds"),
     "no mask": (backward_with(hide="never"), "grad_q"),
     "hidden before exp": (backward_with(hide="before"), "after"),
+    "hidden before exp, tiles left out": (backward_with(hide="before", skips=True), "after"),
     "remembers all": (remembers, "bytes at a time"),
     "two of three": (lambda *a: room.flash_backward(*a)[:2], "3 results"),
 }

@@ -457,6 +457,14 @@ def test_a_wrong_answer_is_told_why(name, how):
     assert len(str(error.value)) > 20
 
 
+def test_a_mask_from_the_corner_is_asked_where_its_queries_stand():
+    def from_the_corner(num_queries, num_keys, window, sinks=0, device=None):
+        return smaller_caches.band_mask(num_keys, num_keys, window, sinks, device)[:num_queries]
+
+    with pytest.raises(AssertionError, match="Are the queries the last positions?"):
+        checks.check_band_mask(from_the_corner)
+
+
 def test_the_course_s_answers_pass_and_so_do_others():
     assert "right" in checks.check_pool_heads(grouped_heads.pool_heads)
     assert "right" in checks.check_band_mask(smaller_caches.band_mask)

@@ -735,6 +735,11 @@ def test_a_wrong_answer_is_told_why(name, number):
     assert len(str(error.value)) > 40
 
 
+def test_a_table_whose_length_moves_is_told_so_and_not_that_it_has_too_many_blocks():
+    with pytest.raises(AssertionError, match="changed the length to 6"):
+        checks.check_reserve(tables_with(moves_the_length))
+
+
 def loop_accept(guesses, likeliest):
     found = []
     for guess, token in zip(guesses.tolist(), likeliest.tolist(), strict=False):

@@ -89,7 +89,7 @@ def check_absorb(absorb: Callable[[State, Tensor, Tensor], State]) -> str:
 def _judge_state(
     found: tuple, expected: State, before: State, scores: Tensor, v: Tensor, where: str
 ) -> None:
-    names = ("the largest score", "the sum", "the weighted values")
+    names = ("the largest score", "the sum", "the weighted sum of values")
     for part, right, name in zip(found, expected, names, strict=True):
         _tensor(part, f"{where}: {name}", right.shape)
         if part.isnan().any():
@@ -98,7 +98,8 @@ def _judge_state(
                 "-inf, and -inf - (-inf) is not a number: subtract 0 there instead."
                 if (expected[0] == HIDDEN).any()
                 else f"{where}: {name} is NaN. Subtract the largest score *so far* from all scores "
-                "and from the old largest one before exp, so that no power is above 1."
+                "and from the old largest one before exp, so that no power is above 1: decay is "
+                "exp(old largest - new largest)."
             )
         if part.isinf().any() and not right.isinf().any():
             raise AssertionError(
@@ -111,22 +112,22 @@ def _judge_state(
     new_max = torch.maximum(row_max, scores.amax(dim=-1, keepdim=True))
     shift = new_max.masked_fill(new_max == HIDDEN, 0.0)
     weights, decay = torch.exp(scores - shift), torch.exp(row_max - shift)
+    scale = (
+        "is not scaled down: all that was added up relative to the old largest score must be "
+        "multiplied by exp(old largest - new largest)."
+    )
     usual = [
-        (1, total + weights.sum(-1, keepdim=True), "The old sum is not scaled down."),
-        (1, decay * total, "The new weights are not in the sum."),
-        (2, output + weights @ v, "The old weighted values are not scaled down."),
+        (1, total + weights.sum(-1, keepdim=True), f"The old sum {scale}"),
+        (1, decay * total, "The new weights are not in it."),
+        (2, output + weights @ v, f"The old weighted sum {scale}"),
         (2, decay * output, "The new values are not in it."),
-        (2, expected[2] / expected[1], "They are divided by the sum: that comes at the very end."),
+        (2, expected[2] / expected[1], "It is divided by the sum: that comes at the very end."),
         (0, scores.amax(dim=-1, keepdim=True), "That is the largest of the new scores only."),
         (0, row_max, "It was not brought up to date."),
     ]
     for i, wrong, why in usual:
         if _same(found[i], wrong) and not _same(found[i], expected[i]):
-            raise AssertionError(
-                f"{where}: {names[i]} {_first(found[i], expected[i])}. {why} All that was "
-                "added up relative to the old largest score must be multiplied by "
-                "exp(old largest - new largest)."
-            )
+            raise AssertionError(f"{where}: {names[i]} {_first(found[i], expected[i])}. {why}")
     i = next(i for i in (0, 1, 2) if not _same(found[i], expected[i]))
     raise AssertionError(f"{where}: {names[i]} {_first(found[i], expected[i])}.")
 
@@ -141,6 +142,7 @@ SHAPES = [  # leading, Q, K, d, tile, causal, masked
     ((), 3, 11, 4, (2, 3), True, False),
     ((), 1, 9, 4, (2, 4), True, False),
     ((), 9, 5, 4, (2, 2), True, False),
+    ((), 9, 5, 4, (3, 2), True, False),
 ]
 
 
@@ -274,6 +276,8 @@ def _judge_merge(found: tuple, right: tuple, outputs: Tensor, lses: Tensor, wher
             why = " That is the mean; a part counts by the sum of its powers, exp(lse)."
         if _same(output, outputs.sum(dim=0)):
             why = " That is the sum; the parts' weights must add up to 1."
+        if _same(output, (softmax(lses).unsqueeze(-1) * outputs).sum(dim=0)):
+            why = " The weights of one query must add up to 1 over the parts, the first dimension."
         raise AssertionError(f"{where}: the output {_first(output, right[0])}.{why}")
     if not _same(lse, right[1]):
         why = ""

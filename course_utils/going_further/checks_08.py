@@ -91,7 +91,8 @@ def check_band_mask(band_mask: Callable[..., Tensor]) -> str:
             for key in range(num_keys):
                 sees = key <= query and (query - key < window or key < sinks)
                 if bool(found[row, key]) != sees:
-                    raise AssertionError(_why(call, query, key, sees, window, sinks))
+                    last = " Are the queries the last positions?" * (num_queries < num_keys)
+                    raise AssertionError(_why(call, query, key, sees, window, sinks) + last)
     return "band_mask is right: with and without sinks, for a square and for the last queries."
 
 
@@ -100,12 +101,9 @@ def _why(call: str, query: int, key: int, sees: bool, window: int, sinks: int) -
     if key > query:
         reason = "nobody sees what comes later, a sink no more than another position"
     elif key < sinks:
-        reason = f"the first {sinks} are sinks, which every later position sees"
+        reason = f"positions below {sinks} are sinks, which every later position sees"
     elif sees:
-        reason = (
-            f"the last {window}, its own among them, are those from {query - window + 1} on "
-            "(are the queries the last positions?)"
-        )
+        reason = f"the last {window}, its own among them, are those from {query - window + 1} on"
     else:
         reason = f"it is {query - key} back, and the window of {window} counts its own position"
     return f"In {call} position {query} {does} position {key}, and {should}: {reason}."
@@ -128,7 +126,7 @@ def check_window_cache(window_cache: type) -> str:
                     raise AssertionError("The keys and values that came in were changed.")
             if cache.length != t + 1:
                 raise AssertionError(
-                    f"After {t + 1} positions length is {cache.length}. It counts all positions "
+                    f"After position {t} length is {cache.length}, expected {t + 1}. It counts all "
                     "that went in: the model takes the place of the next token from it."
                 )
         held = 2 * model.num_layers * batch * 2 * (window + sinks) * 4 * 4
@@ -157,11 +155,14 @@ def _judge_window(found: object, given: Tensor, window: int, sinks: int, layer: 
     for slot in range(len(kept)):
         match = (given[:, 0] == keys[:, :, slot : slot + 1]).flatten(1).all(1).nonzero()
         if not len(match):
-            raise AssertionError(f"{where}: slot {slot} holds no key that went in.")
+            raise AssertionError(
+                f"{where}: slot {slot} holds no key that went in. Behind the sinks, position p is "
+                "number p - sinks of the ring, and the ring begins at slot `sinks`."
+            )
         position = int(match[-1])
         if not torch.equal(values[:, :, slot], given[position, 1][:, :, 0]):
             raise AssertionError(
-                f"{where}: slot {slot} has the key of position {position} and another one's value."
+                f"{where}: slot {slot} has the key of position {position}, and not its value."
             )
         names.append(position)
     if sorted(names) != kept:
@@ -234,7 +235,11 @@ def check_victim(victim: Callable[[Tensor, Tensor], Tensor]) -> str:
         if tuple(chosen) in wrong:
             raise AssertionError(wrong[tuple(chosen)])
         if chosen != [1, 2]:
-            raise AssertionError(f"For mass {mass.tolist()}, found {chosen}, expected [1, 2].")
+            rows = [[round(number, 2) for number in row] for row in mass.tolist()]
+            raise AssertionError(
+                f"For mass {rows}, the last two of each row protected: found {chosen}, expected "
+                "[1, 2]."
+            )
     if not (torch.equal(mass, before) and torch.equal(protected, shield)):
         raise AssertionError("mass or protected was changed: the cache goes on counting with them.")
     return "victim is right: the least of those that may go, in every head by itself."

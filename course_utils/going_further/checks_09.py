@@ -138,13 +138,16 @@ def check_reserve(tables_class: type[BlockTables]) -> str:
     tables, table = made.tables, Table()
     for count, blocks in ((6, 2), (6, 2), (8, 2), (9, 3)):
         tables.reserve(table, count)
+        if table.length != 0:
+            raise AssertionError(
+                f"reserve(table, {count}) changed the length to {table.length}. It makes room; the "
+                "length changes when positions are written."
+            )
         if len(table.blocks) != blocks:
             raise AssertionError(
                 f"An empty table reserved room for {count} positions, in blocks of 4: it has "
                 f"{len(table.blocks)} blocks, expected {blocks}. Only what is missing is allocated."
             )
-    if table.length != 0:
-        raise AssertionError("reserve makes room. The length changes when positions are written.")
     _check_copy_on_write(tables_class)
     _check_exhaustion(tables_class)
     return "reserve is right: room is made, what is shared is copied first, or nothing happens."
