@@ -166,7 +166,7 @@ def test_python_of_another_version_is_told_what_to_do(folder, minor):
         f"runpy.run_path({str(folder.path / 'course.py')!r}, run_name='__main__')\n"
     )
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=folder.path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "needs Python 3.11 to 3.14" in done.stderr
