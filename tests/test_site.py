@@ -302,7 +302,7 @@ ALL_WRONG = {
 ALL_SHUT_OUT = {
     "color-contrast": "first.style.color = '#ddd'",
     "image-alt": "image.removeAttribute('alt')",
-    "link-name": "document.querySelector('article a').textContent = ''",
+    "link-name": "document.querySelector('.page-actions a').textContent = ''",
 }
 PARTS = """const image = document.querySelector('article img');
 const first = document.querySelector('article section > p');

@@ -6,6 +6,15 @@ window.addEventListener("DOMContentLoaded", () => {
     arrow.setAttribute("aria-label", `Pages under ${parent.textContent.trim()}`);
   });
 });
+// A formula that is too wide scrolls, and can be reached by keyboard.
+function reachWideFormulas() {
+  document.querySelectorAll('mjx-container[display="true"]').forEach((formula) => {
+    if (formula.scrollWidth > formula.clientWidth) formula.tabIndex = 0;
+    else formula.removeAttribute("tabindex");
+  });
+}
+window.addEventListener("load", () => window.MathJax?.startup?.promise.then(reachWideFormulas));
+window.addEventListener("resize", reachWideFormulas);
 // Folds are opened on paper, and closed again afterwards.
 window.addEventListener("beforeprint", () => {
   document.querySelectorAll("details:not([open])").forEach((fold) => {
