@@ -218,6 +218,12 @@ class Student:
                 self.page.keyboard.press("Enter")
             self.page.keyboard.type(line)
 
+    def paste(self, number: int, text: str) -> None:
+        """Replace what is in a cell by a text, in one go."""
+        self.cell(number).locator(".cm-content").click()
+        self.page.keyboard.press("Control+a")
+        self.page.keyboard.insert_text(text)
+
     def run(self, number: int) -> str:
         """Click into a cell, press Shift+Enter, wait; the text below it as the page shows it."""
         cell = self.cell(number)

@@ -172,26 +172,26 @@ def test_a_student_does_the_softmax(exercise):
     assert student.thrown == []
 
 
-def test_a_student_reorders_a_cache(exercise):
+def test_a_student_makes_a_cache_grow(exercise):
     student, at = exercise("04_kv_cache.ipynb")
     student.run(at["first"])
-    student.write(at["growing_cache"], ["from course_utils.kv_cache import GrowingCache"])
+    cells = nbformat.read(EXERCISES / "04_kv_cache.ipynb", as_version=4).cells
+    before, between, after = re.split(
+        r"raise NotImplementedError.*", cells[at["growing_cache"]].source
+    )
+    length = "return self.keys[0].size(2)"
+    right = """self.keys[layer] = torch.cat([self.keys[layer], k], dim=2)
+        self.values[layer] = torch.cat([self.values[layer], v], dim=2)
+        return self.keys[layer], self.values[layer]"""
+    student.paste(at["growing_cache"], before + length + between + "return k, v" + after)
     student.run(at["growing_cache"])
-    head = "def reorder(self, rows):"
-    wrong = ["self.keys = [keys[rows] for keys in self.keys]", "self.batch_size = len(rows)"]
-    right = [*wrong, "self.values = [values[rows] for values in self.values]"]
-    student.write(at["reorder"], [head, *wrong, "GrowingCache.reorder = reorder"])
-    student.page.keyboard.press("Home")
-    student.page.keyboard.press("Shift+Tab")
-    student.run(at["reorder"])
-    assert "value" in student.run(at["reorder_check"])
-    before = student.run(at["last"])
-    student.write(at["reorder"], [head, *right, "GrowingCache.reorder = reorder"])
-    student.page.keyboard.press("Home")
-    student.page.keyboard.press("Shift+Tab")
-    student.run(at["reorder"])
-    assert "right" in student.run(at["reorder_check"])
-    assert student.run(at["last"]) != before
+    assert "GrowingCache.length is 0 after 3 positions" in student.run(at["growing_cache_check"])
+    assert "0 of 10 pass" in student.run(at["last"])
+
+    student.paste(at["growing_cache"], before + length + between + right + after)
+    student.run(at["growing_cache"])
+    assert "right" in student.run(at["growing_cache_check"])
+    assert "1 of 10 pass. Next is 2: attention with a cache" in student.run(at["last"])
     assert student.thrown == []
 
 
@@ -207,9 +207,7 @@ def test_a_stuck_student_goes_on(exercise):
     assert "0 of 5 pass" in student.run(at["last"])
 
     code = fold_out(student, at["continuous_check"] + 1, "Stuck? Go on")
-    student.write(at["continuous"], [])
-    student.page.keyboard.press("Delete")
-    student.page.keyboard.insert_text(code)
+    student.paste(at["continuous"], code)
     student.run(at["continuous"])
     assert "right" in student.run(at["continuous_check"])
     assert "1 of 5 pass" in student.run(at["last"])
