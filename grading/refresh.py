@@ -72,6 +72,7 @@ def execute(notebook: NotebookNode, folder: Path) -> None:
         timeout=CELL_SECONDS,
         kernel_name="python3",
         record_timing=False,
+        extra_arguments=["--log-level=ERROR"],
         resources={"metadata": {"path": str(folder)}},
     )
     code = [(index, cell) for index, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
