@@ -766,7 +766,7 @@ def check_cache(cache_class: type) -> str:
                         tensor,
                         expected,
                         f"{name}: after {at} positions and {portion} more, the tensor of {what} "
-                        f"that append returns for layer {layer}",
+                        f"that append returns for layer {layer} (the oldest position first)",
                     )
             at += portion
             if cache.length != at:
@@ -832,6 +832,8 @@ def check_cached_model(model_class: type[nn.Module]) -> str:
     ids = torch.arange(12).view(1, 12)
     with torch.no_grad():
         expected = reference(ids)[0]
+        if not isinstance(model(ids), tuple):
+            raise AssertionError("forward returns two things: the logits, and past_kv.")
         _close(model(ids)[0], expected, "without a cache, a logit")
         if model(ids)[1] is not None:
             raise AssertionError("forward returned a cache although use_cache=False.")
@@ -850,8 +852,8 @@ def check_cached_model(model_class: type[nn.Module]) -> str:
                 )
             if not _same(found, expected, 1e-4):
                 raise AssertionError(
-                    f"In portions of {portions} the logits are not the uncached ones. "
-                    f"{diagnose(model, reference)}"
+                    f"In portions of {portions} the logits are not the uncached ones. Does each "
+                    f"layer get past_kv and its own number? {diagnose(model, reference)}"
                 )
     return "The cached model is right on 12 tokens in four portionings. kv_evaluate comes below."
 

@@ -115,6 +115,18 @@ def test_the_course_s_answers_pass():
     assert "right" in checks.check_quantize(roofline.quantize)
 
 
+def test_what_is_forgotten_is_named():
+    def no_embeddings(model, tokens):
+        tables = (model.token_embedding.weight, model.pos_embedding.weight)
+        counted = roofline.weight_bytes(model) + roofline.cache_bytes(model, tokens)
+        return counted - sum(table[0].nbytes for table in tables)
+
+    with pytest.raises(AssertionError, match="expected .*, of which"):
+        checks.check_bytes_per_token(no_embeddings)
+    with pytest.raises(AssertionError, match="returns two tensors"):
+        checks.check_quantize(lambda weight: roofline.quantize(weight)[0])
+
+
 @pytest.mark.parametrize("name", ["in_parts", "quantize"])
 def test_the_chapter_and_the_package_are_the_same_code(name):
     notebook = nbformat.read(CHAPTERS / "06_how_fast_can_it_go.ipynb", as_version=4)

@@ -323,6 +323,15 @@ def test_a_loop_that_feeds_everything_again_is_refused_by_the_model():
         checks.check_decode_loop(loop(lambda text, token, cached: text))
 
 
+def test_a_model_that_returns_its_logits_alone():
+    class LogitsAlone(DecoderOnlyTransformer):
+        def forward(self, *args, **kwargs):
+            return super().forward(*args, **kwargs)[0]
+
+    with pytest.raises(AssertionError, match="returns two things"):
+        checks.check_cached_model(LogitsAlone)
+
+
 class KeysMoveAlone(GrowingCache):
     def reorder(self, rows):
         self.keys = [keys[rows] for keys in self.keys]

@@ -23,13 +23,13 @@ def check_bytes_per_token(bytes_per_token: Callable[[nn.Module, int], int]) -> s
     ):
         model = DecoderOnlyTransformer(*shape, dropout=0.0).to(dtype)
         everything = sum(p.nbytes for p in model.parameters())
-        for tokens in (1, 7):
+        for tokens in (7, 1):
             stored = cache_bytes(model, tokens)
             expected, found = weight_bytes(model) + stored, bytes_per_token(model, tokens)
             wrong = {
                 everything + stored: "Of an embedding only one row is looked up for a token.",
                 weight_bytes(model): "The keys and values of all positions are read too.",
-                expected - stored // 2: "Keys and values: two of each position.",
+                expected - stored // 2: "Each position keeps a key and a value, in every layer.",
                 expected // model.dtype.itemsize: "Those are numbers. In bytes, please.",
             }
             if found in wrong:
@@ -78,7 +78,10 @@ def check_quantize(quantize: Callable[[Tensor], tuple[Tensor, Tensor]]) -> str:
     torch.manual_seed(0)
     weight = torch.randn(5, 8) * torch.tensor([[1.0], [100.0], [1e-3], [1.0], [1.0]])
     weight[3] = 0
-    values, scale = quantize(weight.clone())
+    found = quantize(weight.clone())
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise AssertionError("quantize returns two tensors: the values, and the scale.")
+    values, scale = found
     if values.dtype != torch.int8 or values.shape != weight.shape:
         raise AssertionError(
             f"The values are {values.dtype} {tuple(values.shape)}, expected torch.int8 "
