@@ -80,6 +80,7 @@ def test_prints_that_came_in_pieces_are_joined_and_times_of_execution_dropped(co
     path = write(course[0] / "01_a.ipynb", code("print(1)\nprint(2)", execution={"started": "now"}))
     refresh.main([])
     whole = path.read_bytes()
+    assert b'execution"' not in whole
     pieces = [nbformat.v4.new_output("stream", text=text) for text in ("1\n", "2\n")]
     edit(path, 1, outputs=pieces, metadata={"execution": {"started": "now"}})
     assert path.read_bytes() != whole
