@@ -122,6 +122,7 @@ class Reader:
         from axe_playwright_python.sync_playwright import Axe
 
         self.page.evaluate(EACH_COLOUR_ONCE)
+        self.page.wait_for_timeout(500)  # the theme lets the keyboard reach what now scrolls
         options = {"preload": False, "resultTypes": ["violations"]}
         if not all_rules:
             options["runOnly"] = ["color-contrast", "link-in-text-block"]
