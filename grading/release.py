@@ -36,6 +36,7 @@ OF_THE_SAME_NAME_ONLY = {("benchmark", "token_times")}
 LISTS = ("pyproject.toml", "constraints.txt", "environment.yml")
 AS_THEY_ARE = ("course.py", "course_setup.py", *LISTS)
 DATA = ("model_state_dict.pt", "data/model_config.json")
+GPU_SWEEP = "benchmarks/gpu_sweep.csv"
 IMPORTS = {
     "attention": """
 import math
@@ -134,6 +135,8 @@ def _write(folder: Path, notebook: str) -> None:
     data = list(DATA)
     if "load_test_cases" in used.get("evaluation", ()):
         data.append("data/test_cases.json")
+    if any(GPU_SWEEP in cell.source for cell in exercises.cells):
+        data.append(GPU_SWEEP)
     for name in [*AS_THEY_ARE, *data]:
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(ROOT / name, folder / name)
