@@ -438,13 +438,19 @@ def test_ctrl_c_lets_the_task_end_in_its_own_way(folder, task, slow, status, las
 # Running the tests
 
 
-def test_unit_tests_run_first_and_notebooks_alone(ready):
+def test_only_notebooks_with_times_run_alone(ready):
+    write_notebook(ready.path / "notebooks" / "01_attention.ipynb", ("code", "1", ["hide"], ""))
+    timed = ("code", "print(1)", ["nbval-ignore-output"], "1\n")
+    write_notebook(ready.path / "notebooks" / "05_latency_sweep.ipynb", timed)
     assert ready.run("test", "-k", "softmax", "-x").returncode == 0
     (_, units, variables), (_, notebooks, _) = ready.calls()
     assert units[0] == "tests"
     assert ("-n" in units) == (os.cpu_count() > 1)
     assert variables["OMP_NUM_THREADS"] == "1"
+    assert {"notebooks/01_attention.ipynb", "--nbval", "--nbval-current-env"} <= set(units)
+    assert "notebooks/05_latency_sweep.ipynb" not in units
     assert {"notebooks", "--nbval", "--nbval-current-env"} <= set(notebooks)
+    assert "--ignore=notebooks/01_attention.ipynb" in notebooks
     assert "-n" not in notebooks
     assert units[-3:] == notebooks[-3:] == ["-k", "softmax", "-x"]
 

@@ -8,6 +8,7 @@ import pytest
 
 from course_utils import checks
 from course_utils.transformer import ROOT, load_config
+from website.extract import figure
 
 ALL = sorted(
     path
@@ -185,3 +186,9 @@ def test_it_ends_with_the_progress_of_its_own_exercises(notebook):
     assert list(exercises_of(number)) == cards
     table = notebook.cells[-1].outputs[-1].data["text/plain"]
     assert table.count(checks.PASSES) == len(cards)
+
+
+def test_the_readmes_picture_is_the_last_figure_of_05():
+    picture, _ = figure(ROOT / "notebooks" / "05_latency_sweep.ipynb", "The latency sweep")
+    assert picture == (ROOT / "notebooks" / "latency_sweep.png").read_bytes()
+    assert "(notebooks/latency_sweep.png)" in (ROOT / "README.md").read_text(encoding="utf-8")
