@@ -222,6 +222,12 @@ def bias_in_parts(x, part, group):
     return tp.reduce_from(part.fc2(torch.relu(part.fc1(tp.copy_to(x, group)))), group)
 
 
+def bias_shared(x, part, group):
+    hidden = torch.relu(part.fc1(tp.copy_to(x, group)))
+    mine = F.linear(hidden, part.fc2.weight) + part.fc2.bias / group.size
+    return tp.reduce_from(mine, group)
+
+
 def no_bias(x, part, group):
     return tp.parallel_feed_forward(x, part, group) - part.fc2.bias
 
@@ -275,6 +281,11 @@ def no_refusal(whole, group, num_heads):
     return tp.split_layer(whole, group, group.size * num_heads)
 
 
+def with_an_assert(whole, group, num_heads):
+    assert num_heads % group.size == 0
+    return tp.split_layer(whole, group, num_heads)
+
+
 def regions(f_back=None, g_forward=None, g_back=None, f_forward=None):
     class To(torch.autograd.Function):
         @staticmethod
@@ -319,6 +330,20 @@ def loss_with(top=True, shift=True, mean=True, gather=False, whose=True, grad=Tr
     return cross_entropy
 
 
+def loss_added(part, targets, group):
+    return tp.reduce_from(tp.cross_entropy(part, targets, group), group)
+
+
+def loss_of_some(part, targets, group):
+    """A rank without a target leaves the last all-reduce out."""
+    here = targets // part.size(-1) == group.rank
+    logits = part.gather(-1, (targets % part.size(-1))[..., None])[..., 0].where(here, 0.0)
+    top = group.all_reduce(part.amax(dim=-1), "max")
+    total = tp.reduce_from(torch.exp(part - top[..., None]).sum(dim=-1), group)
+    chosen = tp.reduce_from(logits, group) if here.any() else 0.0
+    return (total.log() + top - chosen).mean()
+
+
 def local_token(part, group):
     return part.argmax(-1)
 
@@ -352,7 +377,7 @@ def added(part, group):
 WRONG = {
     "split_layer": {
         "nothing": (lambda *_: None, "Expected a dict"),
-        "names": (lambda w, g, h: {}, "Expected a dict"),
+        "names": (lambda w, g, h: {}, "missing: attention.W_k.weight, "),
         "not cut": (lambda w, g, h: dict(w), "expected \\(8, 16\\)"),
         "W_q by inputs": (split_like(**{"W_q.weight": 1}), "dimension 0"),
         "W_o by outputs": (split_like(**{"W_o.weight": 0}), "dimension 1"),
@@ -365,12 +390,14 @@ WRONG = {
             "is the part of rank 0",
         ),
         "heads not checked": (no_refusal, "6 heads were shared by 4"),
+        "an assert": (with_an_assert, "Raise ValueError instead"),
     },
     "regions": {
         "f identity backward": (regions(f_back=lambda x, group: x), "f adds up"),
         "f sums forward": (regions(f_forward=lambda x, g: g.all_reduce(x)), "f is the identity"),
-        "f mean": (regions(f_back=lambda x, g: g.all_reduce(x) / g.size), "not a mean"),
+        "f mean": (regions(f_back=lambda x, g: g.all_reduce(x) / g.size), "as a mean"),
         "g no sum": (regions(g_forward=lambda x, g: x.clone()), "g is the sum"),
+        "g nothing": (regions(g_forward=lambda x, g: None), "Does g return its result"),
         "g max": (regions(g_forward=lambda x, g: g.all_reduce(x, "max")), "g is the sum"),
         "g sums backward": (regions(g_back=lambda x, g: g.all_reduce(x)), "2 times too large"),
         "g sums backward, mean": (
@@ -384,11 +411,12 @@ WRONG = {
     },
     "parallel_feed_forward": {
         "nothing": (lambda *_: None, "expected a tensor"),
-        "ReLU late": (relu_late, "ReLU on this rank's"),
+        "ReLU late": (relu_late, "make this rank's part"),
+        "a part of the bias": (bias_shared, "gradient of fc2.bias is 2 times too small"),
         "bias n times": (bias_in_parts, "2 times. Add it once"),
         "no bias": (no_bias, "missing"),
         "no f": (no_f, "copy_to"),
-        "no g": (no_g, "then the sum"),
+        "no g": (no_g, "the parts are added up"),
         "no gradient": (plain_sum, "copy_to|gradient"),
         "one more": (twice, "2 all-reduces forward"),
         "one rank only": (one_rank_only, "never comes"),
@@ -406,6 +434,8 @@ WRONG = {
             ),
             "the loss is",
         ),
+        "added twice": (loss_added, "2 times too large, the number of ranks"),
+        "only with targets": (loss_of_some, "never comes"),
         "a vector": (lambda part, targets, group: part[..., 0], "expected one number"),
     },
     "greedy_token": {

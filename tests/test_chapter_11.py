@@ -458,6 +458,10 @@ WRONG = {
         "not skipped": (not_skipped, "expected"),
         "either order": (either_order, "expected"),
         "the end": (last_lost, "expected"),
+        "as one string": (
+            lambda p, pair: " ".join(p).replace(" ".join(pair), "".join(pair)).split(),
+            "each as a whole",
+        ),
         "a string": (lambda p, pair: "".join(p), "list of pieces"),
         "nothing": (lambda p, pair: None, "list of pieces"),
     },
@@ -474,6 +478,10 @@ WRONG = {
         "same bias": (
             lambda w, b: [(m.T, b[: len(w)]) for m in w.chunk(3, 1)],
             "bias of W_k",
+        ),
+        "biases swapped": (
+            lambda w, b: list(zip(w.T.chunk(3), b.chunk(3)[::-1], strict=True)),
+            "the bias of W_q is that of W_v",
         ),
         "none": (lambda w, b: None, "NoneType"),
     },
@@ -498,6 +506,7 @@ WRONG = {
     },
     "translate": {
         "not turned": (with_tensors("W_o.weight", lambda t: t.T), "transpose"),
+        "turned twice": (with_tensors("W_q.weight", lambda t: t.T), "once: `split_c_attn`"),
         "fc not turned": (with_tensors("fc1.weight", lambda t: t.T), "transpose"),
         "no head": (
             altered(gpt2.translate, without_head),
@@ -523,6 +532,14 @@ WRONG = {
         "no shift": (lambda w, b, g, s: centred(w * g) + b[:, None] / w.size(1), "shift is lost"),
         "no bias": (lambda w, b, g, s: centred(w * g) + (w @ s)[:, None] / w.size(1), "bias is"),
         "no gain": (lambda w, b, g, s: centred(w) + (w @ s + b)[:, None] / w.size(1), "gain"),
+        "scaled shift": (
+            lambda w, b, g, s: centred(w * g) + (w * g @ s + b)[:, None] / w.size(1),
+            "not the scaled one",
+        ),
+        "means of columns": (
+            lambda w, b, g, s: w * g - (w * g).mean(0) + (w @ s + b)[:, None] / w.size(1),
+            "that of a row",
+        ),
         "columns": (lambda w, b, g, s: gpt2.fold_head(w, b, g, s).T, "shape"),
         "none": (lambda w, b, g, s: None, "None"),
     },

@@ -34,10 +34,15 @@ def check_split_layer(split_layer: Callable[..., dict[str, Tensor]]) -> str:
     for size in (1, 2, 4):
         for rank in range(size):
             part = split_layer(dict(whole), Group(rank, size), 4)
-            if not isinstance(part, dict) or part.keys() != whole.keys():
-                found = sorted(part) if isinstance(part, dict) else type(part).__name__
+            if not isinstance(part, dict):
                 raise AssertionError(
-                    f"Expected a dict with the names that came in, whole or cut; found {found}."
+                    f"Expected a dict with the names that came in, found {type(part).__name__}."
+                )
+            if part.keys() != whole.keys():
+                missing, extra = sorted(whole.keys() - part), sorted(part.keys() - whole)
+                raise AssertionError(
+                    "Expected a dict with the names that came in, each whole or cut; missing: "
+                    f"{', '.join(missing) or 'none'}; new: {', '.join(extra) or 'none'}."
                 )
             for name, tensor in whole.items():
                 _check_part(name, part[name], tensor, rank, size)
@@ -49,6 +54,10 @@ def check_split_layer(split_layer: Callable[..., dict[str, Tensor]]) -> str:
             split_layer(_numbered(d_model, d_ff, heads), Group(0, size), heads)
         except ValueError:
             continue
+        except AssertionError:
+            raise AssertionError(
+                f"{what} were refused to {size} ranks with an assert. Raise ValueError instead."
+            ) from None
         raise AssertionError(
             f"{what} were shared by {size} ranks without complaint. Raise ValueError: a part that "
             "begins inside a head gives wrong numbers, not an error, further on."
@@ -115,6 +124,8 @@ def check_regions(
             part = copied * weights[group.rank]
             part.retain_grad()
             total = reduce_from(part, group)
+            if not isinstance(total, Tensor):
+                raise AssertionError(f"reduce_from gave {total!r}. Does g return its result?")
             after_g = len(group.calls)
             (total**2).sum().backward()
             count = after_f, after_g - after_f, len(group.calls) - after_g
@@ -153,7 +164,9 @@ def _compare(found: object, expected: Tensor, what: str, hint: str, size: int = 
     if size > 1 and torch.allclose(times, times.new_tensor(size), atol=1e-6):
         raise AssertionError(f"{what} {size} times too large, the number of ranks. {hint}")
     if size > 1 and torch.allclose(times, times.new_tensor(1 / size), atol=1e-6):
-        raise AssertionError(f"{what} {size} times too small: a sum, not a mean. {hint}")
+        raise AssertionError(
+            f"{what} {size} times too small, as a mean over the ranks would be. {hint}"
+        )
     at = (found - expected).abs().argmax()
     raise AssertionError(
         f"{what} {found.flatten()[at].item():.5g} where {expected.flatten()[at].item():.5g} was "
@@ -198,8 +211,8 @@ def check_parallel_feed_forward(
                 "x comes from every rank's copy: its gradient is a sum. Did x go through copy_to?"
             )
             _compare(of_x, expected_x.grad, who + "the gradient of x is", hint)
-            hint = "Every rank should find the whole bias' gradient by itself."
-            _compare(of_bias, block.fc2.bias.grad, who + "fc2.bias' gradient is", hint, size)
+            hint = "Added whole, after the sum, it has its whole gradient on every rank."
+            _compare(of_bias, block.fc2.bias.grad, who + "the gradient of fc2.bias is", hint, size)
             if count != (1, 1):
                 raise AssertionError(
                     f"{who}{count[0]} all-reduces forward and {count[1]} backward; expected one "
@@ -221,7 +234,7 @@ def _check_block(
         if torch.allclose(y.detach() - expected, -bias.expand_as(expected)):
             raise AssertionError(f"{who}fc2.bias is missing. Add it once, after the sum.")
     found = y.detach() if isinstance(y, Tensor) else y
-    hint = "ReLU on this rank's hidden units, then this rank's part of fc2, then the sum."
+    hint = "fc1, ReLU and fc2 without its bias make this rank's part, then the parts are added up."
     _compare(found, expected, who + "the block gives", hint)
 
 
@@ -229,17 +242,22 @@ def _check_block(
 def check_cross_entropy(cross_entropy: Callable[[Tensor, Tensor, Group], Tensor]) -> str:
     """Chapter 10, exercise 4. Returns a verdict; raises AssertionError on a wrong loss."""
     torch.manual_seed(0)
-    targets = torch.tensor([[0, 11, 5, 6], [3, 4, 7, 8]])
+    everywhere = torch.tensor([[0, 11, 5, 6], [3, 4, 7, 8]])
     spread = torch.randn(2, 4, 12).double()
     # In these, the largest logit of a row is far above those of all other parts.
-    peaked = spread + 2000 * F.one_hot(targets.flip(0), 12)
+    peaked = spread + 2000 * F.one_hot(everywhere.flip(0), 12)
+    on_rank_0 = everywhere % 3  # all others have no target, and still take part
     for size in (2, 3, 4, 1):
-        for logits in (spread, peaked):
+        for logits, targets in (
+            (spread, everywhere),
+            (peaked, everywhere),
+            (spread, on_rank_0),
+        ):
             mine = logits.clone().requires_grad_()
             expected = F.cross_entropy(mine.flatten(0, 1), targets.flatten())
             expected.backward()
 
-            def program(group: Group, logits: Tensor = logits) -> tuple:
+            def program(group: Group, logits: Tensor = logits, targets: Tensor = targets) -> tuple:
                 part = logits.chunk(group.size, dim=-1)[group.rank].clone().requires_grad_()
                 loss = cross_entropy(part, targets.clone(), group)
                 sent = sum(call.nbytes for call in group.calls)
@@ -249,7 +267,7 @@ def check_cross_entropy(cross_entropy: Callable[[Tensor, Tensor, Group], Tensor]
 
             for rank, (loss, gradient, sent) in enumerate(_ranks(size, program)):
                 who = f"Rank {rank} of {size}: "
-                _check_loss(loss, expected.detach(), targets.numel(), who)
+                _check_loss(loss, expected.detach(), targets.numel(), who, size)
                 wanted = mine.grad.chunk(size, dim=-1)[rank]
                 hint = (
                     "It should be softmax less one-hot, over the number of targets. Sums that need "
@@ -265,7 +283,7 @@ def check_cross_entropy(cross_entropy: Callable[[Tensor, Tensor, Group], Tensor]
     return "cross_entropy is right, loss and gradient, and no logits are sent."
 
 
-def _check_loss(loss: object, expected: Tensor, targets: int, who: str) -> None:
+def _check_loss(loss: object, expected: Tensor, targets: int, who: str, size: int) -> None:
     if not isinstance(loss, Tensor) or loss.dim():
         shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
         raise AssertionError(f"{who}expected one number, the mean over all targets; found {shape}.")
@@ -280,8 +298,9 @@ def _check_loss(loss: object, expected: Tensor, targets: int, who: str) -> None:
         loss.detach(),
         expected,
         who + "the loss is",
-        "log of the sum of all exponentials, plus the maximum, less the target's logit; the sum, "
-        "the maximum and the target's logit each over all ranks.",
+        "It is the log of the sum of all exponentials, plus the maximum, less the target's logit: "
+        "the first two over all ranks, the third from the rank that has it.",
+        size,
     )
 
 

@@ -22,6 +22,8 @@ def check_merge_pair(merge_pair: Callable[[Sequence[str], bpe.Pair], list[str]])
         ("a b c a b", ("a", "b"), "Every occurrence is merged, also at the very end."),
         ("b a b a", ("a", "b"), "The order counts: (a, b) is not (b, a)."),
         ("Ġ th e n", ("th", "e"), "Pieces may be longer than one character."),
+        ("th e n", ("h", "e"), "Two pieces must match, each as a whole; not their letters."),
+        ("t he n", ("t", "h"), "Two pieces must match, each as a whole; not their letters."),
         ("a bc ab c", ("ab", "c"), "Two pieces must match, each as a whole; not their letters."),
         ("a a a", ("a", "a"), "From left to right, and no piece is used twice."),
         ("a a a a a", ("a", "a"), "From left to right, and no piece is used twice."),
@@ -68,9 +70,13 @@ def check_split_c_attn(split_c_attn: Callable[[Tensor, Tensor], Sequence]) -> st
                     f"{what} is stored as (in, out), as in GPT-2. nn.Linear wants (out, in): "
                     "transpose it. It has the right shape either way, which is the trap."
                 )
-            for other, (other_w, _) in zip("qkv", expected, strict=True):
+            for other, (other_w, other_b) in zip("qkv", expected, strict=True):
                 if other != name and _same(w, other_w):
                     raise AssertionError(f"{what} is that of W_{other}. The order is q, k, v.")
+                if other != name and _same(b, other_b):
+                    raise AssertionError(
+                        f"For d_model={d_model}, the bias of W_{name} is that of W_{other}."
+                    )
             mixed = weight.view(d_model, d_model, 3).unbind(2), weight.reshape(3, d_model, d_model)
             if any(_same(w, part) or _same(w, part.T) for parts in mixed for part in parts):
                 raise AssertionError(
@@ -86,7 +92,7 @@ def _three_pairs(found: object) -> None:
     """Raise AssertionError unless it is three pairs of tensors."""
     if not isinstance(found, Sequence) or len(found) != 3:
         count = f"{len(found)} of them" if isinstance(found, Sequence) else type(found).__name__
-        raise AssertionError(f"Expected three pairs, of W_q, W_k and W_v; found {count}.")
+        raise AssertionError(f"Expected a list of three pairs, of W_q, W_k, W_v; found {count}.")
     for pair in found:
         if not isinstance(pair, Sequence) or len(pair) != 2:
             raise AssertionError("Each of the three must be a pair (weight, bias).")
@@ -154,8 +160,11 @@ def _right_tensor(
 ) -> None:
     """Raise AssertionError, with the likeliest reason, unless `found` is `expected`."""
     if expected.dim() == 2 and "layers." in name and _same(found, expected.T):
+        once = ""
+        if name.endswith(("W_q.weight", "W_k.weight", "W_v.weight")):
+            once = " (once: `split_c_attn` has done so)"
         raise AssertionError(
-            f"{name} is stored as (in, out), as in GPT-2. nn.Linear wants (out, in): transpose it. "
+            f"{name} is (in, out), as in GPT-2. nn.Linear wants (out, in): transpose it{once}. "
             "A square matrix loads either way, without an error."
         )
     if name == "output_projection.weight" and not tied:
@@ -191,6 +200,14 @@ def check_fold_head(fold_head: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor
             (centred + constant, "n + 1 sums to D, so each constant arrives D times too large."),
             (centred + bias[:, None] / d_model, "The shift is lost: weight @ shift belongs to it."),
             (centred + (constant - bias[:, None]) / d_model, "The bias is lost."),
+            (
+                centred + (scaled @ shift + bias)[:, None] / d_model,
+                "The shift meets the weight as it was, not the scaled one: weight @ shift.",
+            ),
+            (
+                scaled - scaled.mean(0) + constant / d_model,
+                "The mean that is subtracted is that of a row: dim=1.",
+            ),
             (
                 weight - weight.mean(1, keepdim=True) + constant / d_model,
                 "The gain is lost: each column of the weight is multiplied by its gain.",
