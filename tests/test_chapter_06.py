@@ -115,6 +115,27 @@ def test_the_course_s_answers_pass():
     assert "right" in checks.check_quantize(roofline.quantize)
 
 
+def divides_by_zero(weight):
+    scale = weight.abs().amax(dim=1, keepdim=True) / 127
+    return (weight / scale).round().to(torch.int8), scale
+
+
+def replaces_nan(weight):
+    scale = weight.abs().amax(dim=1, keepdim=True) / 127
+    return (weight / scale).nan_to_num(0).round().to(torch.int8), scale
+
+
+def replaces_afterwards(weight):
+    values, scale = divides_by_zero(weight)
+    return values.where(scale > 0, 0), scale
+
+
+def in_place(weight):
+    values, (right, scale) = torch.empty_like(weight, dtype=torch.int8), roofline.quantize(weight)
+    values.copy_(right.float())
+    return values, scale
+
+
 def test_what_is_forgotten_is_named():
     def no_embeddings(model, tokens):
         tables = (model.token_embedding.weight, model.pos_embedding.weight)
@@ -123,6 +144,10 @@ def test_what_is_forgotten_is_named():
 
     with pytest.raises(AssertionError, match="expected .*, of which"):
         checks.check_bytes_per_token(no_embeddings)
+    with pytest.raises(AssertionError, match="A row of zeros must come back as zeros"):
+        checks.check_quantize(divides_by_zero)
+    for answer in (replaces_nan, replaces_afterwards, in_place):
+        assert "right" in checks.check_quantize(answer)
     with pytest.raises(AssertionError, match="returns two tensors"):
         checks.check_quantize(lambda weight: roofline.quantize(weight)[0])
 

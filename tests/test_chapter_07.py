@@ -402,6 +402,15 @@ def test_a_wrong_answer_is_told_why(name, how):
     assert why in str(error.value)
 
 
+def test_shapes_that_do_not_fit_are_told_with_the_line():
+    with pytest.raises(AssertionError, match="x @ v.mT.*Shapes given: \\(2, 3, 1\\)"):
+        checks.check_absorb(lambda s, x, v: (s[0], s[1], x @ v.mT))
+    with pytest.raises(AssertionError, match="Shapes given: \\(3, 2, 4\\), \\(3, 2\\)"):
+        checks.check_merge(lambda o, x: ((x.softmax(0) * o).sum(0), x.logsumexp(0)))
+    with pytest.raises(AssertionError, match="Expected 3 results: m, l, a"):
+        checks.check_absorb(lambda s, x, v: s[:2])
+
+
 def other_absorb(state, scores, v):
     """By one softmax over old and new together, the state as its log-sum-exp and a mean."""
     old, total, output = state

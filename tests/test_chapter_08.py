@@ -457,6 +457,20 @@ def test_a_wrong_answer_is_told_why(name, how):
     assert len(str(error.value)) > 20
 
 
+def test_one_count_for_all_layers_is_named_and_an_error_has_its_line():
+    with pytest.raises(AssertionError, match="layer 1.*each layer needs a count of its own"):
+        checks.check_window_cache(wrong_answers()["WindowCache"]["all layers count together"])
+
+    class NoSlot(WindowCache):
+        def append(self, layer, k, v):
+            self.keys[layer][:, :, 0] = k.transpose(1, 3)
+            return self.keys[layer], self.values[layer]
+
+    words = "raised RuntimeError at `self.keys.*Shapes given: \\(1, 2, 1, 4\\), "
+    with pytest.raises(AssertionError, match=words):
+        checks.check_window_cache(NoSlot)
+
+
 def test_a_mask_from_the_corner_is_asked_where_its_queries_stand():
     def from_the_corner(num_queries, num_keys, window, sinks=0, device=None):
         return smaller_caches.band_mask(num_keys, num_keys, window, sinks, device)[:num_queries]

@@ -735,6 +735,13 @@ def test_a_wrong_answer_is_told_why(name, number):
     assert len(str(error.value)) > 40
 
 
+def test_shapes_that_do_not_fit_are_told_with_the_line():
+    with pytest.raises(AssertionError, match="g == m.*Shapes given: \\(3,\\), \\(4,\\)"):
+        checks.check_accept_greedy(lambda g, m: m[: (g == m).sum()])
+    with pytest.raises(AssertionError, match="Shapes given: \\(2?1?, ?3\\), \\(1, 3\\)"):
+        checks.check_residual(lambda p, q: p @ q)
+
+
 def test_a_table_whose_length_moves_is_told_so_and_not_that_it_has_too_many_blocks():
     with pytest.raises(AssertionError, match="changed the length to 6"):
         checks.check_reserve(tables_with(moves_the_length))

@@ -138,6 +138,40 @@ def test_more_wrong_answers_are_named():
         checks.check_softmax(lambda x: attention.softmax(x.float()).to(x.dtype))
 
 
+def without_asking(q, k, mask=None):
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))
+    return torch.softmax(scores.masked_fill(~mask, -math.inf), -1)
+
+
+def asks_for_truth(q, k, mask=None):
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))
+    if mask:
+        scores = scores.masked_fill(~mask, -math.inf)
+    return torch.softmax(scores, -1)
+
+
+def not_transposed(q, k, mask=None):
+    return torch.softmax(q @ k, -1)
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        (without_asking, "masked_fill\\(~mask.*mask may be None"),
+        (asks_for_truth, "at `if mask:`.*`if mask is not None`"),
+        (not_transposed, "Shapes given: \\(5, 3\\), \\(5, 3\\)"),
+    ],
+)
+def test_errors_of_pytorch_come_with_line_and_shapes(weights, words):
+    with pytest.raises(AssertionError, match=words):
+        checks.check_attention(weights, attention_from(weights))
+
+
+def test_nan_is_told_in_a_sentence():
+    with pytest.raises(AssertionError, match="maximum first\\) holds NaN"):
+        checks.check_softmax(lambda x: x.exp() / x.exp().sum(-1, keepdim=True))
+
+
 def test_right_but_different_answers_pass():
     def by_einsum(q, k, mask=None):
         scores = torch.einsum("...qd,...kd->...qk", q, k) * q.size(-1) ** -0.5
@@ -196,13 +230,28 @@ class NoOutputMatrix(attention.MultiHeadAttention):
         del self.W_o
 
 
+class OtherNames(attention.MultiHeadAttention):
+    def __init__(self, d_model, num_heads=1):
+        super().__init__(d_model, num_heads)
+        self.W_query = self.W_q
+        del self.W_q
+
+
+class TooWide(attention.MultiHeadAttention):
+    def __init__(self, d_model, num_heads=1):
+        super().__init__(d_model, num_heads)
+        self.W_q = nn.Linear(d_model, 2 * d_model, bias=False)
+
+
 @pytest.mark.parametrize(
     ("cls", "words"),
     [
         (NoOutputMatrix, "not the expected ones.*W_o"),
         (ViewOnly, "shuffled among positions and heads"),
         (HeadsLast, "split_heads of .* has shape"),
-        (MergesWrongly, "x should come back"),
+        (MergesWrongly, "merge_heads shuffles the numbers"),
+        (OtherNames, "your class has W_query; expected W_q"),
+        (TooWide, "W_q.weight has shape \\(8, 4\\), expected \\(4, 4\\)"),
         (NoMask, "Nothing is masked"),
         (NoOutput, "W_o is missing"),
         (SwapsKeysAndValues, "the output for 1 heads"),

@@ -49,6 +49,7 @@ def rooted_first(x, eps):
         (lambda x, w, b, eps=EPS: F.layer_norm(x, x.shape[-1:], w, b), "eps that was handed in"),
         (lambda x, w, b, eps=EPS: F.layer_norm(x, x.shape[-1:], w), "The bias is not added"),
         (lambda x, weight, bias: None, "is None"),
+        (lambda x, w, b: F.layer_norm(x, x.shape) * w + b, "are of the whole tensor"),
         (
             lambda x, weight, bias: F.layer_norm(x, x.shape[-1:], weight, bias).double(),
             "dtype torch.float64",
@@ -73,6 +74,11 @@ class GELU(FeedForward):
 class ReLUAtTheEnd(FeedForward):
     def forward(self, x):
         return torch.relu(self.fc2(self.fc1(x)))
+
+
+class SecondReLU(FeedForward):
+    def forward(self, x):
+        return super().forward(x).relu()
 
 
 class AddsItsInput(FeedForward):
@@ -101,12 +107,13 @@ class Forgets(FeedForward):
 @pytest.mark.parametrize(
     ("cls", "words"),
     [
-        (NoReLU, "fc1, then torch.relu, then fc2"),
+        (NoReLU, "The ReLU is missing: fc1, then torch.relu, then fc2"),
+        (SecondReLU, "There is a second ReLU, after fc2"),
         (GELU, "fc1, then torch.relu, then fc2"),
-        (ReLUAtTheEnd, "fc1, then torch.relu, then fc2"),
+        (ReLUAtTheEnd, "The ReLU comes last"),
         (AddsItsInput, "fc1, then torch.relu, then fc2"),
-        (OtherNames, "not the expected ones.*fc1"),
-        (NoBias, "not the expected ones.*bias"),
+        (OtherNames, "your class has linear1, linear2; expected fc1, fc2\\."),
+        (NoBias, "your class has nothing there; expected fc1.bias, fc2.bias\\."),
         (Forgets, "is None"),
     ],
 )
@@ -168,6 +175,11 @@ class AddsInPlace(DecoderLayer):
         return x + self.feed_forward(self.norm2(x))
 
 
+class OneHeadInTheLayer(DecoderLayer):
+    def __init__(self, d_model, d_ff, num_heads=1, dropout=0.1):
+        super().__init__(d_model, d_ff, dropout=dropout)
+
+
 class DropsTheStream(DecoderLayer):
     def forward(self, x):
         x = self.dropout(x + self.attention(self.norm1(x)))
@@ -188,6 +200,7 @@ class DropsNothing(DecoderLayer):
         (AddsInPlace, "was changed"),
         (DropsTheStream, "Dropout goes on what each part adds"),
         (DropsNothing, "Dropout goes on what each part adds"),
+        (OneHeadInTheLayer, "attention has one head: hand num_heads on"),
         (OneNorm, "norm1 is used twice"),
         (PostNorm, "post-norm"),
         (NoResidual, "The stream is lost"),
@@ -228,6 +241,45 @@ class FirstLayerAgain(DecoderOnlyTransformer):
         return self.output_projection(self.norm(x)), None
 
 
+class PositionsFromOneWithoutEnd(DecoderOnlyTransformer):
+    def embed(self, input_ids, start=0):
+        return super().embed(input_ids, 1)
+
+
+class OneHead(DecoderOnlyTransformer):
+    def __init__(self, *shape, num_heads=1, **options):
+        super().__init__(*shape, **options)
+
+
+class Layers(DecoderOnlyTransformer):
+    def forward(self, input_ids):
+        x = self.through(self.embed(input_ids))
+        return self.output_projection(self.norm(x)), None
+
+
+class OneLayer(Layers):
+    def through(self, x):
+        return self.layers[0](x)
+
+
+class ThrownAway(Layers):
+    def through(self, x):
+        for layer in self.layers:
+            layer(x)
+        return x
+
+
+class AllReadX(Layers):
+    def through(self, x):
+        return [layer(x) for layer in self.layers][-1]
+
+
+class OneObject(DecoderOnlyTransformer):
+    def __init__(self, *shape, **options):
+        super().__init__(*shape, **options)
+        self.layers = nn.ModuleList([self.layers[0]] * self.num_layers)
+
+
 class Probabilities(DecoderOnlyTransformer):
     def forward(self, input_ids):
         return super().forward(input_ids)[0].softmax(-1), None
@@ -251,10 +303,16 @@ class WrapsRound(DecoderOnlyTransformer):
     ("cls", "words"),
     [
         (NoPositions, "position embeddings are not added"),
-        (PositionsFromOne, "the logits for ids of shape \\(2, 6\\) is"),
-        (NoLastNorm, "The last norm, before the output projection, is missing|the logits for ids"),
-        (FirstLayerAgain, "the logits for ids"),
-        (Probabilities, "the logits for ids"),
+        (PositionsFromOne, "stands at position 0, not at 1"),
+        (OneHead, "The layers have one head: hand num_heads on"),
+        (OneLayer, "Only the first layer is used"),
+        (ThrownAway, "The layers are not used"),
+        (AllReadX, "Each layer gets the same x"),
+        (OneObject, "All layers are one object"),
+        (PositionsFromOneWithoutEnd, "stands at position 0, not at 1"),
+        (NoLastNorm, "The last norm, before the output projection, is missing"),
+        (FirstLayerAgain, "The first layer is used each time"),
+        (Probabilities, "no softmax at the end"),
         (LastOnly, "has shape \\(2, 20\\), expected \\(2, 6, 20\\)"),
         (WrapsRound, "11 tokens went through a model with max_seq_len=10"),
     ],

@@ -36,7 +36,7 @@ def test_wrong_top_k(answer, words):
 
 
 def test_top_k_larger_than_the_vocabulary():
-    with pytest.raises(RuntimeError, match="out of range"):
+    with pytest.raises(AssertionError, match="out of range.*k may exceed the number of words"):
         checks.check_keep_top_k(lambda x, k: x.masked_fill(x < x.topk(k).values[:, -1:], -math.inf))
 
 
@@ -128,7 +128,7 @@ def no_greedy_case(logits, temperature=1.0, top_k=None, top_p=None, generator=No
         (draw(lambda x, t: x * t), "multiplied by the temperature"),
         (draw(lambda x, t: x), "temperature=0.5.*came up with shares"),
         (draw(lambda x, t: x / t, cut=False), "top_k=2, top_p=None the tokens"),
-        (draw(lambda x, t: x / t, order=True), "top_p=0.7 the tokens"),
+        (draw(lambda x, t: x / t, order=True), "top_p=0.7 the tokens.*The temperature comes first"),
         (draw(lambda x, t: x / t, replace=False), "same seed gave other tokens"),
         (lambda x, t=1.0, **_: x.argmax(-1), "came up with shares"),
         (lambda x, t=1.0, **_: x.argmin(-1), "the greedy token"),
@@ -179,6 +179,14 @@ def drops_the_cuts(model, ids, new, temperature=1.0, generator=None, top_k=None,
 )
 def test_wrong_loop(answer, words):
     with pytest.raises(AssertionError, match=words):
+        checks.check_generate(answer)
+
+
+def test_a_loop_that_takes_the_pair_for_logits():
+    def answer(model, ids, new, temperature=1.0, **options):
+        return next_token(model(ids)[:, -1], temperature)
+
+    with pytest.raises(AssertionError, match="tuple indices.*`logits, _ = model\\(ids\\)`"):
         checks.check_generate(answer)
 
 

@@ -318,8 +318,8 @@ def test_wrong_loop(answer, words):
         checks.check_decode_loop(answer)
 
 
-def test_a_loop_that_feeds_everything_again_is_refused_by_the_model():
-    with pytest.raises(ValueError, match="do not fit max_seq_len"):
+def test_a_loop_that_feeds_everything_again_is_told_what_it_fed():
+    with pytest.raises(AssertionError, match="run on \\[5, 6, 7\\] tokens, expected \\[5, 1, 1"):
         checks.check_decode_loop(loop(lambda text, token, cached: text))
 
 
@@ -336,6 +336,12 @@ class KeysMoveAlone(GrowingCache):
     def reorder(self, rows):
         self.keys = [keys[rows] for keys in self.keys]
         self.values = [values[torch.arange(len(rows)) % 3] for values in self.values]
+        self.batch_size = len(rows)
+
+
+class ValuesStay(GrowingCache):
+    def reorder(self, rows):
+        self.keys = [keys[rows] for keys in self.keys]
         self.batch_size = len(rows)
 
 
@@ -374,6 +380,7 @@ class Sorted(GrowingCache):
     ("cls", "words"),
     [
         (KeysMoveAlone, "a logit of what follows"),
+        (ValuesStay, "Do keys \\*and\\* values move, in every layer?"),
         (FirstLayerOnly, "a logit of what follows"),
         (SizeForgotten, "batch_size is 3; expected 5"),
         (NothingMoves, "a logit of what follows"),
@@ -490,6 +497,11 @@ class ReturnsTheNew(TupleCache):
         return k, v
 
 
+class KeepsWithoutReturn(TupleCache):
+    def keep(self, layer, k, v, keys, values):
+        self.stored[layer] = keys, values
+
+
 class CountsPerLayer(TupleCache):
     def keep(self, layer, k, v, keys, values):
         self.stored[layer] = keys, values
@@ -511,7 +523,8 @@ class Right(TupleCache):
         (StoresTwice, "Identical to `appended_twice`"),
         (ValuesNotStored, "Identical to `values_not_cached`"),
         (ReturnsTheNew, "one by one: RuntimeError|one by one: differs from position 6"),
-        (CountsPerLayer, "Identical to `position|one by one: differs from position 6"),
+        (KeepsWithoutReturn, "Something is None: does each function end in `return`?"),
+        (CountsPerLayer, "After 6 tokens length is 12: count them in one layer only"),
     ],
 )
 def test_a_wrong_cure_of_a_cache(cache_class, words):
@@ -566,7 +579,7 @@ class TheClass(DecoderOnlyTransformer):
         (KeptPerBatchSize, "Identical to `leaks_into_the_next`"),
         (Emptied, "Identical to `one_cache_per_model`"),
         (OneRow, "in a batch: "),
-        (NoCache, "one by one: differs from position 6"),
+        (NoCache, "No cache comes back.*one by one: differs from position 6"),
         (TheClass, "at once: "),
     ],
 )

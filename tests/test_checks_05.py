@@ -163,12 +163,24 @@ def every_parameter(model, new, total):
     return 2 * new * (sum(p.numel() for p in model.parameters()) + attention)
 
 
+def parameters_of(*kinds):
+    def operations(model, new, total):
+        counted = [p for m in model.modules() if isinstance(m, kinds) for p in m.parameters()]
+        attention = 2 * model.num_layers * model.output_projection.in_features * total
+        return 2 * new * (sum(p.numel() for p in counted) + attention)
+
+    return operations
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
         (count(factor=1), "That is half"),
-        (count(all_parameters=True), "PyTorch counted"),
-        (count(layers=False), "PyTorch counted"),
+        (count(all_parameters=True), "The embeddings are counted"),
+        (count(layers=False), "Attention is counted for one layer"),
+        (parameters_of(nn.Linear), "The biases are counted"),
+        (parameters_of(nn.Linear, nn.LayerNorm), "Biases and norms are counted"),
+        (parameters_of(nn.Linear, nn.Embedding), "Embeddings and biases are counted"),
         (count(quadratic=True), "1 new tokens on 9 cached ones"),
         (count(heads=2), "PyTorch counted"),
         (lambda m, n, t: benchmark.operations(m, t, t), "1 new tokens on 9 cached ones"),
@@ -188,12 +200,12 @@ def slope(x, y):
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (lambda n, s: slope(n, s), "exponent is 1; found 3.000|Take both logarithms"),
+        (lambda n, s: slope(n, s), "Take both logarithms"),
         (lambda n, s: slope(n, np.log(s)), "logarithm of the tokens too"),
         (lambda n, s: slope(np.log(s), np.log(n)), "exchanged"),
-        (lambda n, s: slope(np.log(n), s), "the exponent is 1"),
-        (lambda n, s: np.log(s[-1] / s[0]) / (n[-1] / n[0]), "the exponent is 1"),
-        (lambda n, s: float(np.polyfit(np.log(n), np.log(s), 1)[1]), "the exponent is 1"),
+        (lambda n, s: slope(np.log(n), s), "logarithm of the times too"),
+        (lambda n, s: np.log(s[-1] / s[0]) / (n[-1] / n[0]), "the exponent is 2"),
+        (lambda n, s: float(np.polyfit(np.log(n), np.log(s), 1)[1]), "the exponent is 2"),
         (lambda n, s: 2.0, "the exponent is 1; found 2.000"),
         (lambda n, s: float(np.log(s[-1] / s[0]) / np.log(n[-1] / n[0])), "through all of them"),
         (lambda n, s: round(slope(np.log(n), np.log(s)), 2), "do not round"),

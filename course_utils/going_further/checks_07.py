@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .. import checks
 from ..attention import causal_mask, softmax
-from ..checks import verdict
+from ..checks import ask, verdict
 from .flash_attention import Memory, State, finish, flash_attention, nothing_yet
 from .flash_attention import absorb as right_absorb
 
@@ -79,7 +79,8 @@ def check_absorb(absorb: Callable[[State, Tensor, Tensor], State]) -> str:
             v = torch.randn(2, len(portion), 4, dtype=torch.float64)
             before = found
             given = tuple(part.clone() for part in found)
-            found = _several(absorb(given, scores.clone(), v), ("max", "sum", "weighted values"))
+            found = ask(absorb, given, scores.clone(), v)
+            found = _several(found, ("m", "l", "a"))
             expected = right_absorb(expected, scores, v)
             where = f"{name}, portion {number} {portion}"
             _judge_state(found, expected, before, scores, v, where)
@@ -89,7 +90,7 @@ def check_absorb(absorb: Callable[[State, Tensor, Tensor], State]) -> str:
 def _judge_state(
     found: tuple, expected: State, before: State, scores: Tensor, v: Tensor, where: str
 ) -> None:
-    names = ("the largest score", "the sum", "the weighted sum of values")
+    names = ("m (the largest score)", "l (the sum)", "a (the weighted sum of values)")
     for part, right, name in zip(found, expected, names, strict=True):
         _tensor(part, f"{where}: {name}", right.shape)
         if part.isnan().any():
@@ -253,11 +254,11 @@ def check_merge(merge: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> str
         outputs, lses = map(
             torch.stack, zip(*(right_flash(q, *part) for part in parts), strict=True)
         )
-        found = _several(merge(outputs, lses), ("output", "log-sum-exp"))
+        found = _several(ask(merge, outputs, lses), ("output", "log-sum-exp"))
         where = f"parts of {' and '.join(map(str, sizes))} keys" + ", large scores" * (loud > 1)
         _judge_merge(found, plain(q, k, v), outputs, lses, where)
     outputs, lses = torch.zeros(2, 3, 4), torch.full((2, 3), -math.inf)
-    found = _several(merge(outputs, lses), ("output", "log-sum-exp"))
+    found = _several(ask(merge, outputs, lses), ("output", "log-sum-exp"))
     _judge_merge(found, (outputs[0], lses[0]), outputs, lses, "no part saw a key")
     return "merge is right: two parts and three, large scores, and parts that saw nothing."
 

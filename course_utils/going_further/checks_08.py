@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from ..checks import verdict
+from ..checks import ask, verdict
 from ..transformer import DecoderOnlyTransformer
 
 PASSES = checks.PASSES
@@ -120,7 +120,7 @@ def check_window_cache(window_cache: type) -> str:
         for t, layers in enumerate(pairs):
             for layer, (k, v) in enumerate(layers):
                 given = k.clone(), v.clone()
-                found = cache.append(layer, k, v)
+                found = ask(cache.append, layer, k, v)
                 _judge_window(found, pairs[: t + 1, layer], window, sinks, layer)
                 if not (torch.equal(k, given[0]) and torch.equal(v, given[1])):
                     raise AssertionError("The keys and values that came in were changed.")
@@ -149,6 +149,11 @@ def _judge_window(found: object, given: Tensor, window: int, sinks: int, layer: 
     kept = [p for p in range(last + 1) if p > last - window or p < sinks]
     where = f"With window={window}, sinks={sinks}, after position {last} in layer {layer}"
     keys, values = found
+    if layer and isinstance(keys, Tensor) and keys.dim() == 4 and keys.size(2) != len(kept):
+        raise AssertionError(
+            f"{where}: keys of {keys.size(2)} positions came back, expected {len(kept)}. Layer 0 "
+            "was right: each layer needs a count of its own (lengths[layer])."
+        )
     _tensor(keys, (*given.shape[2:4], len(kept), given.shape[-1]), f"{where}: keys")
     _tensor(values, tuple(keys.shape), f"{where}: values")
     names = []

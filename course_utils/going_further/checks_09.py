@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from ..checks import verdict
+from ..checks import ask, verdict
 from .paged_cache import BlockTables, OutOfBlocks, Table
 from .serving import Request, Schedule
 
@@ -227,9 +227,8 @@ def check_accept_greedy(accept_greedy: Callable[[Tensor, Tensor], Tensor]) -> st
         while right < len(guesses) and guesses[right] == likeliest[right]:
             right += 1
         expected = likeliest[: right + 1]
-        found = accept_greedy(
-            torch.tensor(guesses, dtype=torch.long), torch.tensor(likeliest, dtype=torch.long)
-        )
+        given = (torch.tensor(row, dtype=torch.long) for row in (guesses, likeliest))
+        found = ask(accept_greedy, *given)
         if not isinstance(found, Tensor) or found.dim() != 1:
             raise AssertionError(
                 f"Expected a tensor of tokens, such as {expected}; found {found!r}."
@@ -263,7 +262,7 @@ def check_residual(residual: Callable[[Tensor, Tensor], Tensor]) -> str:
     drawn = torch.rand(2, 4, 6, dtype=torch.float64).softmax(-1).unbind()
     nothing = torch.tensor([[0.5, 0.5]]), torch.zeros(1, 2)
     for p, q in (hand, drawn, nothing):
-        found = residual(p.clone(), q.clone())
+        found = ask(residual, p.clone(), q.clone())
         more = (p - q).clamp(min=0)
         expected = more / more.sum(-1, keepdim=True)
         if not isinstance(found, Tensor) or found.shape != p.shape:
