@@ -355,18 +355,18 @@ WORKED = sorted(path for folder in FOLDERS for path in folder.glob("[01]*.ipynb"
 
 
 @pytest.mark.parametrize("path", WORKED, ids=lambda path: path.stem)
-def test_a_notebook_introduces_itself(path):
-    title, minutes, able = extract.introduction(path)
-    assert title.startswith(path.stem[:2] + " · ")
-    assert 10 <= minutes <= 120
-    assert len(able) > 40
+def test_the_map_says_how_long_each_notebook_takes(path):
+    first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
+    minutes = re.search(r"About\s+(\d+)\s+minutes", first)[1]
+    title = re.match(r"# (\d\d) · (.+)", first)
+    rows = extract.course_map((ROOT / "README.md").read_text(encoding="utf-8")).splitlines()
+    row = next(row for row in rows if f"({path.relative_to(ROOT).as_posix()})" in row)
+    assert row.startswith(f"| [{title[1]} {title[2]}](") and row.endswith(f"| {minutes} |")
 
 
-def test_a_notebook_without_an_introduction_is_an_error(tmp_path):
-    path = tmp_path / "a.ipynb"
-    path.write_text(json.dumps({"cells": [{"source": "# A title\n\nAbout 20 minutes.\n"}]}))
-    with pytest.raises(LookupError, match="a.ipynb"):
-        extract.introduction(path)
+def test_a_readme_without_a_map_is_an_error():
+    with pytest.raises(LookupError, match="no table"):
+        extract.course_map("# A course\n\n| file | what it builds |\n|---|---|\n")
 
 
 def test_the_sweep_is_taken_from_its_notebook():
@@ -396,7 +396,7 @@ def test_the_table_of_wrong_caches_is_taken_from_its_notebook():
 
 
 def test_the_landing_page_counts_right():
-    """27 of 32 pass the assignment's check, and the eight rows that are shown are among them."""
+    """27 of 32 pass the assignment's check, and the six rows that are shown are among them."""
     page = (ROOT / "website" / "index.md").read_text(encoding="utf-8")
     reference = small_model(dtype=torch.float32)
     cases = cases_for(reference)
@@ -409,7 +409,7 @@ def test_the_landing_page_counts_right():
         "\n", " "
     )
     shown = re.search(r"```{table-of}.*?\n\n(.*?)```", page, re.S)[1].split()
-    assert len(shown) == 8 and set(shown) <= passing
+    assert len(shown) == 6 and set(shown) <= passing
 
 
 def passes_the_assignments_check(model, cases):
@@ -449,4 +449,4 @@ def test_a_missing_package_is_named_with_what_to_install(monkeypatch, capsys):
     assert website.main(["--out", "nowhere"]) == 1
     message = capsys.readouterr().err
     assert message == f"The site needs no_such_package: {website.INSTALL}\n"
-    assert '".[site]"' in message
+    assert "python3 course.py site" in message

@@ -11,7 +11,7 @@ from .stage import ROOT, stage
 
 SITE = ROOT / "_site"
 NEEDS = ("sphinx", "myst_nb", "sphinx_book_theme", "sphinx-mathjax-offline")
-INSTALL = 'pip install -c constraints.txt -e ".[site]"'
+INSTALL = "python3 course.py site adds what is missing."
 
 
 def build(root: Path = ROOT, site: Path = SITE) -> int:

@@ -1,4 +1,4 @@
-"""Figures, tables and introductions, taken out of executed notebooks."""
+"""Figures and tables, taken out of executed notebooks and the README."""
 
 import base64
 import json
@@ -79,15 +79,9 @@ def accessible(html: str) -> str:
     return head + end + re.sub(r"<th(?=[ >])", '<th scope="row"', body)
 
 
-def introduction(path: Path) -> tuple[str, int, str]:
-    """A notebook's title, its minutes, and what one can do after it, from its first cell.
-
-    Raises LookupError if the first cell does not say so.
-    """
-    text = "".join(_cells(path)[0]["source"])
-    title = re.match(r"# (.+)", text)
-    minutes = re.search(r"About\s+(\d+)\s+minutes", text)
-    able = re.search(r"\*\*You will be able to\*\*\s+(.+?)\.\n", text, re.S)
-    if not (title and minutes and able):
-        raise LookupError(f"{path.name}: title, minutes or aim not found in the first cell")
-    return title[1], int(minutes[1]), " ".join(able[1].split())
+def course_map(readme: str) -> str:
+    """The table of the notebooks, as Markdown; raises LookupError if there is none."""
+    found = re.search(r"^\| notebook \|.*?(?=\n\n)", readme, re.S | re.M)
+    if not found:
+        raise LookupError("the README has no table of notebooks")
+    return found[0]

@@ -16,6 +16,7 @@ from .stage import for_readers, links_on_top
 
 EXERCISES = "notebooks/exercises/"
 FOLDER_LINK = re.compile(r"\]\(([\w./-]+)\)")
+ALT_TEXT = re.compile(r"!\[[^]]*\]")
 
 
 class CodeParser(Parser):
@@ -40,7 +41,15 @@ def read_source(app: Sphinx, docname: str, source: list[str]) -> None:
         suffix = " · exercises" if docname.startswith(EXERCISES) else ""
         source[0] = for_readers(source[0], links_on_top(docname, app.env.found_docs), suffix)
     elif kind == ".md":
+        if docname == "README":
+            source[0] = without_its_front(source[0])
+        source[0] = ALT_TEXT.sub(lambda alt: alt[0].replace("\n", " "), source[0])
         source[0] = FOLDER_LINK.sub(lambda link: to_page(app, docname, link), source[0])
+
+
+def without_its_front(readme: str) -> str:
+    """The README from "Setting up" on: the landing page has the rest."""
+    return "# The course's folder\n\n" + readme[readme.index("## Setting up") :]
 
 
 def to_page(app: Sphinx, docname: str, link: re.Match) -> str:
@@ -123,17 +132,12 @@ class TableOf(SphinxDirective):
 
 
 class CourseMap(SphinxDirective):
-    """All notebooks, with what each teaches and how long it takes."""
+    """All notebooks, with the question that each answers and how long it takes."""
 
     def run(self) -> list[nodes.Node]:
-        """A table, made from the notebooks' first cells."""
-        lines = ["| notebook | minutes | afterwards you can |", "|---|---|---|"]
-        for docname in sorted(self.env.found_docs, key=posixpath.basename):
-            if re.fullmatch(r"notebooks/(going_further/)?\d\d\w+", docname):
-                path = Path(self.env.srcdir, docname + ".ipynb")
-                title, minutes, able = extract.introduction(path)
-                lines.append(f"| [{title}]({docname}.ipynb) | {minutes} | {able} |")
-        return self.parse_text_to_nodes("\n".join(lines))
+        """The table of the README."""
+        readme = Path(self.env.srcdir, "README.md").read_text(encoding="utf-8")
+        return self.parse_text_to_nodes(extract.course_map(readme))
 
 
 class ModulesOf(SphinxDirective):

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 HERE = Path(__file__).resolve().parent
 CODE = ("course_utils", "grading", "benchmarks")
-PLAIN = ("*.md", "*.toml", "*.yml", "*.txt", "*.cff", "LICENSE*", "course.py", "data/README.md")
+PLAIN = ("*.md", "*.toml", "*.yml", "*.txt", "*.cff", "LICENSE*", "course*.py", "data/README.md")
 LATER = ("CONTRIBUTING", "CHANGELOG")  # pages that a copy of the course may lack
 LEFT_OUT = {".ipynb_checkpoints", "__pycache__", "__init__.py"}
 SOLUTION_MARK = re.compile(r"^ *### (?:BEGIN|END) (?:SOLUTION|HIDDEN TESTS)\n?", re.M)
