@@ -155,8 +155,9 @@ class ModulesOf(SphinxDirective):
             first = " ".join(doc.partition("\n\n")[0].split())
             lines.append(f"| [`{path.name}`]({folder}/{path.name}) | {first} |")
         names = "\n".join(f"{folder}/{path.stem}" for path in paths)
-        toctree = f"\n\n```{{toctree}}\n:hidden:\n\n{names}\n```\n"
-        return self.parse_text_to_nodes("\n".join(lines) + toctree)
+        table = nodes.container("", *self.parse_text_to_nodes("\n".join(lines)), classes=["map"])
+        toctree = f"```{{toctree}}\n:hidden:\n\n{names}\n```\n"
+        return [table, *self.parse_text_to_nodes(toctree)]
 
 
 def setup(app: Sphinx) -> dict:
