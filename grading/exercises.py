@@ -46,7 +46,7 @@ def student_edition(
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "markdown" and not handout and not chapter:
-            cell.source = cell.source.replace("](../", "](../../")
+            cell.source = cell.source.replace("](../", "](../../").replace("](going_further/", "](")
             cell.source = re.sub(r"\]\((glossary|notation)\.ipynb", r"](../\1.ipynb", cell.source)
         elif cell.cell_type == "markdown" and handout:
             cell.source = cell.source.replace(WORDS, "")
