@@ -9,10 +9,12 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import pandas as pd
 import pytest
 import torch
 from helpers import cases_for, small_model
@@ -21,11 +23,25 @@ import website.__main__ as website
 from course_utils import cache_bugs
 from course_utils.transformer import ROOT
 from website import extract
-from website.stage import alt_texts, for_readers
+from website.stage import ZIP, alt_texts, for_readers, links_on_top, pack, stage
 
 WIDTHS = (1280, 390)
-SCHEMES = ("light", "dark")
+SCHEMES = ("dark", "light")
 SOUND = ("serious", "critical")
+STANDARD = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+RULES = {"light": STANDARD, "dark": ["color-contrast", "link-in-text-block"]}
+BUT_COLOURS = {"color-contrast": {"enabled": False}}
+SAID_BEFORE = re.compile(r"exercises/(0[235679]|10|11)_")  # axe sees their text in the worked one
+A_PAGE_OF_EACH_KIND = {  # of which axe sees everything, and of others their own part, but colours
+    "index.html",
+    "search.html",
+    "INSTRUCTORS.html",
+    "course_utils/attention.html",
+    "notebooks/04_kv_cache.html",
+    "notebooks/going_further/07_flash_attention.html",
+    "notebooks/glossary.html",
+    "notebooks/exercises/04_kv_cache.html",
+}
 
 
 class Links(HTMLParser):
@@ -105,7 +121,7 @@ class Reader:
         """Open a file, wait for its formulas, and open its folds."""
         self.wrong.clear()
         self.page.set_viewport_size({"width": WIDTHS[0], "height": 1000})
-        self.page.emulate_media(media="screen", color_scheme=SCHEMES[0])
+        self.page.emulate_media(media="screen", color_scheme="light")
         self.page.goto(path.as_uri() + query)
         self.page.evaluate(SETTLE)
         return self.page
@@ -117,16 +133,14 @@ class Reader:
         self.page.wait_for_function(f"document.documentElement.dataset.theme === '{scheme}'")
         return self.wrong + self.page.evaluate(PROBLEMS)
 
-    def violations(self, all_rules=True):
-        """What axe-core finds that keeps people out of the open page, in its present colours."""
+    def violations(self, part=None, **options):
+        """What axe-core finds that keeps people out of the open page, or out of a part of it."""
         from axe_playwright_python.sync_playwright import Axe
 
         self.page.evaluate(EACH_COLOUR_ONCE)
-        self.page.wait_for_timeout(500)  # the theme lets the keyboard reach what now scrolls
-        options = {"preload": False, "resultTypes": ["violations"]}
-        if not all_rules:
-            options["runOnly"] = ["color-contrast", "link-in-text-block"]
-        found = Axe().run(self.page, options=options).response["violations"]
+        self.page.wait_for_function(REACHED)
+        options = {"preload": False, "resultTypes": ["violations"], "runOnly": STANDARD} | options
+        found = Axe().run(self.page, part, options).response["violations"]
         return [
             f"{rule['id']}: {node['html'][:150]} {node['failureSummary'][:200]}"
             for rule in found
@@ -135,6 +149,8 @@ class Reader:
         ]
 
 
+REACHED = """() => [...document.querySelectorAll('pre, .pst-scrollable-table-container')].every(
+    block => block.tabIndex === 0 || block.scrollWidth <= block.clientWidth)"""
 EACH_COLOUR_ONCE = """() => {
     const seen = new Set();
     for (const token of document.querySelectorAll('.highlight pre > span')) {
@@ -173,6 +189,11 @@ PROBLEMS = r"""() => {
         const plain = text.cloneNode(true);
         plain.querySelectorAll('code, pre, mjx-container').forEach(part => part.remove());
         if (/\$[^$]+\$|\\\(|\\frac/.test(plain.textContent)) problems.push(`raw: ${name(text)}`);
+    }
+
+    if (wide >= 1280) {
+        for (const code of document.querySelectorAll('.cell_input pre, section#code pre'))
+            if (code.scrollWidth > code.clientWidth) problems.push(`code scrolls: ${name(code)}`);
     }
 
     // The blocks that hold text themselves, each with the part of its text that is in sight.
@@ -241,6 +262,10 @@ def test_no_link_is_broken_and_nothing_comes_from_a_host(site):
     assert broken_links(site) == []
 
 
+def test_axe_sees_a_page_of_each_kind():
+    assert set(page_names()) >= A_PAGE_OF_EACH_KIND
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("name", page_names())
 def test_a_page(name, site, reader):
@@ -249,16 +274,25 @@ def test_a_page(name, site, reader):
     for scheme in SCHEMES:
         for width in WIDTHS:
             wrong += [f"{scheme}, {width}: {one}" for one in reader.problems(width, scheme)]
-            keep_picture(page, f"{name}-{width}-{scheme}")
-        wrong += [f"{scheme}: {one}" for one in reader.violations(scheme == SCHEMES[0])]
+            keep_pictures(page, f"{name}-{width}-{scheme}")
+        if name in A_PAGE_OF_EACH_KIND:
+            wrong += [f"{scheme}: {one}" for one in reader.violations(runOnly=RULES[scheme])]
+    if name not in A_PAGE_OF_EACH_KIND and not SAID_BEFORE.search(name):
+        wrong += reader.violations("main", rules=BUT_COLOURS)
     assert wrong == []
 
 
-def keep_picture(page, name):
-    if "BROWSER_SCREENSHOTS" in os.environ:
-        folder = Path(os.environ["BROWSER_SCREENSHOTS"], "site")
-        file = name.replace("/", "_").replace(".html", "") + ".jpg"
-        page.screenshot(path=folder / file, full_page=True, type="jpeg", quality=70)
+def keep_pictures(page, name):
+    """The whole page in pictures that are short enough to be read."""
+    if "BROWSER_SCREENSHOTS" not in os.environ:
+        return
+    folder = Path(os.environ["BROWSER_SCREENSHOTS"], "site")
+    file = name.replace("/", "_").replace(".html", "")
+    width, height = page.evaluate("[innerWidth, document.documentElement.scrollHeight]")
+    for number, top in enumerate(range(0, height, 1500)):
+        clip = {"x": 0, "y": top, "width": width, "height": min(1500, height - top)}
+        path = folder / f"{file}-{number:02}.png"
+        page.screenshot(path=path, full_page=True, clip=clip)
 
 
 @pytest.mark.browser
@@ -295,6 +329,7 @@ ALL_WRONG = {
     "overlap": "first.nextElementSibling.style.marginTop = '-30px'",
     "raw": "first.textContent = 'so $e^x$ stays'",
     "raw: <span": "document.querySelector('.math').textContent = 'e^x'",
+    "code scrolls": "document.querySelector('.cell_input pre').append('x'.repeat(104))",
     "formula": "document.querySelector('.math').innerHTML += '<mjx-merror></mjx-merror>'",
     "thrown": "setTimeout(() => { throw new Error('on purpose'); })",
     "on purpose": "console.error('on purpose')",
@@ -388,11 +423,26 @@ def test_the_table_of_wrong_caches_is_taken_from_its_notebook():
     two = extract.accessible(extract.only(html, ["stale", "mask_columns"]))
     assert re.findall(r'<th scope="row">([^<]*)<wbr>|<th scope="row">(stale)', two)
     assert two.index("stale") < two.index("mask_") and "positions" not in two
+    assert "one_<wbr>layer_<wbr>for_<wbr>all" in extract.accessible(html)
     assert "<style" not in two and two.count('scope="col"') == 2
     with pytest.raises(LookupError, match="no_such_cache"):
         extract.only(html, ["no_such_cache"])
     with pytest.raises(LookupError, match="0 tables"):
         extract.table(ROOT / "notebooks" / "04_kv_cache.ipynb", "no such column")
+
+
+def test_the_name_of_an_index_stands_beside_the_names_of_the_columns():
+    plain = pd.DataFrame({"state": ["passes"]}, index=pd.Index(["1"], name="exercise"))
+    named = plain.rename_axis(columns="of")
+    deep = pd.concat({"left": plain, "right": plain}, axis=1)
+    heads = [
+        extract.accessible(table.to_html()).partition("</thead>")[0]
+        for table in (plain, named, deep)
+    ]
+    titles = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", head) for head in heads]
+    assert titles[0] == ["exercise", "state"]
+    assert titles[1] == ["of", "state", "exercise", ""]
+    assert titles[2] == ["", "left", "right", "exercise", "state", "state"]
 
 
 def test_the_landing_page_counts_right():
@@ -435,6 +485,32 @@ def test_readers_see_no_marks_for_graders_and_get_alt_texts_and_links():
         cell["metadata"]["mystnb"]["image"]["alt"] for cell in cells if "mystnb" in cell["metadata"]
     ]
     assert alts == given and len(alts) > 5
+
+
+def test_the_course_can_be_downloaded_where_git_knows_it(tmp_path):
+    stage(ROOT, tmp_path)
+    offered = (tmp_path / "index.md").read_text(encoding="utf-8").count("{download}")
+    assert bool(offered) == (tmp_path / ZIP).exists() == (ROOT / ".git").exists()
+    if offered:
+        top = ZIP.removesuffix(".zip")
+        names = set(zipfile.ZipFile(tmp_path / ZIP).namelist())
+        assert {f"{top}/course.py", f"{top}/notebooks/exercises/04_kv_cache.ipynb"} <= names
+        assert not any(name.startswith(f"{top}/.venv") for name in names)
+
+
+def test_without_git_no_download_is_offered(tmp_path, monkeypatch):
+    assert not pack(tmp_path, tmp_path / ZIP)
+    monkeypatch.setattr("website.stage.pack", pack_nothing)
+    stage(ROOT, tmp_path)
+    for page in ("index.md", "notebooks/exercises/index.md"):
+        text = (tmp_path / page).read_text(encoding="utf-8")
+        assert ZIP not in text and "the course's folder" in text
+    assert ZIP not in links_on_top("notebooks/glossary", set(), zipped=False)
+    assert ZIP in links_on_top("notebooks/glossary", set(), zipped=True)
+
+
+def pack_nothing(root, file):
+    return False
 
 
 @pytest.mark.parametrize("path", WORKED, ids=lambda path: path.stem)

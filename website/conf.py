@@ -15,8 +15,9 @@ nb_merge_streams = True
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 4
 mathjax_path = ONE_FILE
-mathjax3_config = {"options": {"enableMenu": False}}
+mathjax3_config = {"options": {"enableMenu": False}, "svg": {"scale": 0.9}}
 
+highlight_language = "none"  # of a fence that names none
 exclude_patterns = ["grading/*.md"]  # what goes into a hand-out
 
 html_theme = "sphinx_book_theme"

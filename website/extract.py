@@ -44,7 +44,7 @@ def table(path: Path, column: str) -> str:
 
 
 def only(html: str, names: Sequence[str]) -> str:
-    """The rows with these names, in this order, of a table of pandas; names may break at "_".
+    """The rows with these names, in this order, of a table of pandas.
 
     Raises LookupError if it lacks one of them.
     """
@@ -53,8 +53,7 @@ def only(html: str, names: Sequence[str]) -> str:
     rows = {match[1]: match[0] for match in ROW.finditer(body)}
     if missing := [name for name in names if name not in rows]:
         raise LookupError(f"the table has no rows {missing}")
-    kept = "".join(rows[name].replace(name, name.replace("_", "_<wbr>")) for name in names)
-    return head + start + kept + "\n" + end + tail
+    return head + start + "".join(rows[name] for name in names) + "\n" + end + tail
 
 
 def captioned(html: str, caption: str) -> str:
@@ -70,13 +69,25 @@ def scrolling(html: str, name: str) -> str:
 
 
 def accessible(html: str) -> str:
-    """The table with scopes on its headers, and without a style of its own."""
+    """The table with scopes on its headers, which may break at "_", and without its own style."""
     html = re.sub(r"<style.*?</style>\s*", "", html, flags=re.S)
     html = re.sub(r' (?:style|border|valign|halign)="[^"]*"', "", html)
+    html = re.sub(r"<thead>.*?</thead>", _with_names_of_the_index, html, flags=re.S)
     html = re.sub(r"<th( colspan=\"\d+\")?></th>", r"<td\1></td>", html)
     head, end, body = html.partition("</thead>")
     head = re.sub(r"<th(?=[ >])", '<th scope="col"', head)
+    body = re.sub(r"(?<=<th>)[^<]*", lambda name: name[0].replace("_", "_<wbr>"), body)
     return head + end + re.sub(r"<th(?=[ >])", '<th scope="row"', body)
+
+
+def _with_names_of_the_index(head: re.Match) -> str:
+    """A table's head whose last row, the names of its index, is joined with the row above it."""
+    rows = re.findall(r"<tr>.*?</tr>", head[0], re.S)[-2:]
+    above, names = (re.findall(r"<th>(.*?)</th>", row) for row in ["", *rows][-2:])
+    if len(above) != len(names) or any(map(all, zip(above, names, strict=True))):
+        return head[0]
+    cells = "".join(f"<th>{one or other}</th>" for one, other in zip(above, names, strict=True))
+    return head[0].replace(rows[1], "").replace(rows[0], f"<tr>{cells}</tr>")
 
 
 def course_map(readme: str) -> str:

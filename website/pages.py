@@ -12,7 +12,7 @@ from sphinx.parsers import Parser
 from sphinx.util.docutils import SphinxDirective
 
 from . import extract
-from .stage import for_readers, links_on_top
+from .stage import ZIP, for_readers, links_on_top
 
 EXERCISES = "notebooks/exercises/"
 FOLDER_LINK = re.compile(r"\]\(([\w./-]+)\)")
@@ -39,7 +39,9 @@ def read_source(app: Sphinx, docname: str, source: list[str]) -> None:
     kind = Path(app.env.doc2path(docname)).suffix
     if kind == ".ipynb":
         suffix = " · exercises" if docname.startswith(EXERCISES) else ""
-        source[0] = for_readers(source[0], links_on_top(docname, app.env.found_docs), suffix)
+        zipped = Path(app.srcdir, ZIP).exists()
+        links = links_on_top(docname, app.env.found_docs, zipped)
+        source[0] = for_readers(source[0], links, suffix)
     elif kind == ".md":
         if docname == "README":
             source[0] = without_its_front(source[0])

@@ -3,13 +3,17 @@
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = Path(__file__).resolve().parent
 CODE = ("course_utils", "grading", "benchmarks")
 PLAIN = ("*.md", "*.toml", "*.yml", "*.txt", "*.cff", "LICENSE*", "course*.py", "data/README.md")
-LATER = ("CONTRIBUTING", "CHANGELOG")  # pages that a copy of the course may lack
+OWN = {name: name for name in ("index.md", "code.md")}
+OWN["exercises.md"] = "notebooks/exercises/index.md"
+ZIP = "kv-cache-course.zip"
+DOWNLOAD = re.compile(rf"{{download}}`([^`<]+) </{re.escape(ZIP)}>`")
 LEFT_OUT = {".ipynb_checkpoints", "__pycache__", "__init__.py"}
 SOLUTION_MARK = re.compile(r"^ *### (?:BEGIN|END) (?:SOLUTION|HIDDEN TESTS)\n?", re.M)
 
@@ -24,12 +28,19 @@ def stage(root: Path, target: Path) -> None:
             place = target / path.relative_to(root)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, place)
-    lines = (HERE / "index.md").read_text(encoding="utf-8").splitlines(keepends=True)
-    missing = {name + "\n" for name in LATER if not (target / f"{name}.md").exists()}
-    kept = "".join(line for line in lines if line not in missing)
-    (target / "index.md").write_text(kept, encoding="utf-8")
-    shutil.copyfile(HERE / "exercises.md", target / "notebooks" / "exercises" / "index.md")
-    shutil.copyfile(HERE / "code.md", target / "code.md")
+    zipped = pack(root, target / ZIP)
+    for name, place in OWN.items():
+        text = (HERE / name).read_text(encoding="utf-8")
+        text = text if zipped else DOWNLOAD.sub(r"\1", text)
+        (target / place).write_text(text, encoding="utf-8")
+
+
+def pack(root: Path, file: Path) -> bool:
+    """Write a zip of what is committed in `root`; return False where git has nothing to say."""
+    if not (root / ".git").exists() or not shutil.which("git"):
+        return False
+    command = ["git", "archive", "--format=zip", f"--prefix={file.stem}/", "-o", str(file), "HEAD"]
+    return subprocess.run(command, cwd=root).returncode == 0
 
 
 def for_readers(text: str, links: str, suffix: str = "") -> str:
@@ -55,8 +66,8 @@ def alt_texts(cell: dict) -> list[str]:
     return [m["image/png"]["alt"] for m in metadata if "alt" in m.get("image/png", {})]
 
 
-def links_on_top(docname: str, docnames: set[str]) -> str:
-    """Markdown that leads from a notebook to its exercise, or back, and to the file itself."""
+def links_on_top(docname: str, docnames: set[str], zipped: bool) -> str:
+    """Markdown that leads from a notebook to its exercise, or back, and to the files."""
     folder, _, name = docname.rpartition("/")
     download = f"{{download}}`Download the notebook <{name}.ipynb>`"
     if folder == "notebooks/exercises":
@@ -69,4 +80,5 @@ def links_on_top(docname: str, docnames: set[str]) -> str:
         first = f"[Open the exercise]({way}/{name}.ipynb)"
     else:
         first = ""
-    return "\n".join([":::{container} page-actions", first, download, ":::"])
+    course = f"{{download}}`Download the course </{ZIP}>`" if zipped else ""
+    return "\n".join([":::{container} page-actions", first, download, course, ":::"])
