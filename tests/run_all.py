@@ -28,7 +28,7 @@ def ignored(notebook: Path) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Unit tests and untimed notebooks, two at a time; then, alone, the notebooks with times.
+    """Untimed notebooks and unit tests, two at a time; then, alone, the notebooks with times.
 
     What differs from run to run is not compared, and is a time: so these notebooks are known.
     """
@@ -38,8 +38,9 @@ def main(arguments: list[str]) -> int:
     }
     untimed = [path.relative_to(ROOT).as_posix() for path in sorted(counts) if not counts[path]]
     nbval = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=300"]
-    workers = ["-n", "2", "--dist", "loadscope"] if (os.cpu_count() or 1) > 1 else []
-    statuses = [pytest("tests", *untimed, *nbval, *workers, *arguments, OMP_NUM_THREADS="1")]
+    two = ["-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"]  # as given: 04 is longest
+    workers = two if (os.cpu_count() or 1) > 1 else []
+    statuses = [pytest(*untimed, "tests", *nbval, *workers, *arguments, OMP_NUM_THREADS="1")]
     if statuses != [2]:  # 2: interrupted
         others = [f"--ignore={path}" for path in untimed]
         statuses.append(pytest("notebooks", *nbval, *others, *arguments))

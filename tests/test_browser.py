@@ -7,7 +7,6 @@ Chapters that measure time need the machine for themselves; the others may run b
 """
 
 import re
-import shutil
 import socket
 
 import nbformat
@@ -42,19 +41,6 @@ def course(tmp_path_factory):
 def jupyterlab(course, tmp_path_factory):
     with Lab(course, tmp_path_factory.mktemp("settings"), free_port()) as lab:
         yield lab
-
-
-@pytest.fixture(scope="session")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
-    path = next((name for name in found if name), None)
-    assert path, "Chromium is not installed. On Debian and Ubuntu: apt install chromium"
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

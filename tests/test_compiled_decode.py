@@ -135,6 +135,12 @@ def test_without_a_compiler_it_says_what_to_do(model, monkeypatch):
         compiled(model)
 
 
+def test_a_space_in_the_path_is_said(model, monkeypatch):
+    monkeypatch.setattr(compiled_decode.torch, "__file__", "/my course/torch/__init__.py")
+    with pytest.raises(RuntimeError, match="has a space in it.* move the course"):
+        compiled(model)
+
+
 def test_it_is_for_the_cpu(model):
     with pytest.raises(ValueError, match="is on meta"):
         compiled(small_model().to("meta"))

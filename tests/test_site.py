@@ -8,7 +8,6 @@ With BROWSER_SCREENSHOTS=FOLDER each page is kept there as a picture, four times
 import json
 import os
 import re
-import shutil
 import zipfile
 from html.parser import HTMLParser
 from pathlib import Path
@@ -245,16 +244,8 @@ PROBLEMS = r"""() => {
 
 
 @pytest.fixture(scope="session")
-def reader():
-    from playwright.sync_api import sync_playwright
-
-    found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
-    path = next((name for name in found if name), None)
-    assert path, "Chromium is not installed. On Debian and Ubuntu: apt install chromium"
-    with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield Reader(chromium)
-        chromium.close()
+def reader(browser):
+    return Reader(browser)
 
 
 @pytest.mark.browser

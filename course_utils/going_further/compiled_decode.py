@@ -190,9 +190,12 @@ class CompiledTransformer(FastTransformer):
 
 
 def has_compiler() -> bool:
-    """Whether TorchInductor finds a C++ compiler here."""
+    """Whether TorchInductor finds a C++ compiler here, and can link to PyTorch.
+
+    Its command for the linker breaks at a space in the path of PyTorch (seen with PyTorch 2.13).
+    """
     try:
-        return bool(get_cpp_compiler())
+        return bool(get_cpp_compiler()) and " " not in torch.__file__
     except InvalidCxxCompiler:
         return False
 
@@ -207,9 +210,9 @@ def compiled(model: DecoderOnlyTransformer) -> CompiledTransformer:
         raise ValueError(f"The model is on {model.device}; compiled() is for the CPU.")
     if not has_compiler():
         raise RuntimeError(
-            "No C++ compiler was found, and TorchInductor writes C++. Install one (Debian: g++; "
-            "macOS: xcode-select --install; Windows: Visual Studio's Build Tools), or use "
-            "fast(model)."
+            "No C++ compiler was found, or PyTorch's path has a space in it, and TorchInductor writes "
+            "C++. Install one (Debian: g++; macOS: xcode-select --install; Windows: Visual Studio's "
+            "Build Tools), move the course to a path without spaces, or use fast(model)."
         )
     made = fast(model, CompiledTransformer)
     made.build()
