@@ -210,9 +210,9 @@ def compiled(model: DecoderOnlyTransformer) -> CompiledTransformer:
         raise ValueError(f"The model is on {model.device}; compiled() is for the CPU.")
     if not has_compiler():
         raise RuntimeError(
-            "No C++ compiler was found, or PyTorch's path has a space in it, and TorchInductor writes "
-            "C++. Install one (Debian: g++; macOS: xcode-select --install; Windows: Visual Studio's "
-            "Build Tools), move the course to a path without spaces, or use fast(model)."
+            "No C++ compiler was found, or PyTorch's path has a space in it, and TorchInductor "
+            "writes C++. Install one (Debian: g++; macOS: xcode-select --install; Windows: Visual "
+            "Studio's Build Tools), move the course to a path without spaces, or use fast(model)."
         )
     made = fast(model, CompiledTransformer)
     made.build()
