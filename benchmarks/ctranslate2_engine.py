@@ -1,7 +1,10 @@
-"""CTranslate2 in float32, in a process without PyTorch: python ctranslate2_engine.py FOLDER THREADS
+"""CTranslate2 in float32, in a process without PyTorch.
 
-Both bring an OpenMP runtime, and get in each other's way: with PyTorch in the same process,
-CTranslate2 with two threads took up to fifteen times as long for a token of a small model.
+    python ctranslate2_engine.py FOLDER THREADS
+
+CTranslate2 and PyTorch both bring an OpenMP runtime, and get in each other's way: with PyTorch in
+the same process, CTranslate2 with two threads took up to fifteen times as long for a token of a
+small model.
 """
 
 import sys

@@ -860,7 +860,7 @@ def _where(name: str, found: Tensor | str, expected: Tensor | str, tolerance: fl
     if isinstance(expected, str):
         return f"{name}: no error was raised; expected one."
     difference = harness.first_difference(expected, found, tolerance)
-    size = "NaN" if math.isinf(difference.largest) else f"{difference.largest:.3g}"
+    size = "NaN" if math.isinf(difference.largest) else f"{difference.largest:#.3g}"
     return f"{name}: differs from position {difference.position} on (max |Δlogit| {size})."
 
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator
 from matplotlib.transforms import blended_transform_factory
 
 WIDTH = 9.0  # inches, of every figure
-LOW, NORMAL, TALL, PAGE = 3.2, 4.4, 5.6, 9.0  # inches: the heights that there are
+LOW, SQUARES, NORMAL, TALL, PAGE = 3.2, 3.7, 4.4, 5.6, 9.0  # inches: the heights that there are
 DPI = 144
 SMALL = 9  # points, for words and numbers in cells
 

@@ -12,6 +12,7 @@ import pandas as pd
 from IPython.display import display
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator
 from PIL import Image
 from torch import Tensor, nn
 
@@ -20,7 +21,6 @@ from .look import (
     BAND,
     BLACK,
     BLUE,
-    BUILT,
     COSTLY,
     DPI,
     GREEN,
@@ -31,6 +31,7 @@ from .look import (
     PAGE,
     PALE,
     SMALL,
+    SQUARES,
     TALL,
     THEORY,
     WIDTH,
@@ -91,8 +92,9 @@ def latency_sweep(
         cached = contender != NO_CACHE
         work = [operations(model, 1 if cached else n, n) for n in tokens + prompt_len - 1]
         theory = overhead + np.array(work) / rate
-        left.plot(tokens, theory.cumsum(), **THEORY)
+        (law,) = left.plot(tokens, theory.cumsum(), **THEORY)
         right.plot(tokens, 1e3 * theory, **THEORY)
+    law.set_label("cost model")
     whole, points = totals(times, tokens), np.searchsorted(tokens, LENGTHS)
     for contender in times["contender"].unique():
         look = LOOK[contender] | {"linewidth": 2.6, "markersize": 8}
@@ -106,17 +108,18 @@ def latency_sweep(
         right.fill_between(part["tokens"], 1e3 * part["low"], 1e3 * part["high"], **band)
     ratio = _ratio(times, PREALLOCATED).loc[most]
     slow, fast = (whole[contender]["median"][most] for contender in (NO_CACHE, PREALLOCATED))
-    arrow = {"arrowstyle": "<->", "linewidth": 1.6, "shrinkA": 8, "shrinkB": 8}
-    left.annotate("", (most, slow), (most, fast), arrowprops=arrow)
+    beside = 1.06 * most  # the markers would hide the arrow's ends
+    left.hlines((slow, fast), most, beside, color=BLACK, linewidth=0.8)
+    arrow = {"arrowstyle": "<->", "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0}
+    left.annotate("", (beside, slow), (beside, fast), arrowprops=arrow)
     said = f"{ratio.median():.1f} times\n({ratio.min():.1f} to {ratio.max():.1f})"
     note = {"fontsize": 13, "fontweight": "bold", "annotation_clip": False} | OFFSET
-    left.annotate(said, (most, (slow + fast) / 2), (8, 0), va="center", **note)
-    there = whole[NO_CACHE]["median"][most // 2]
-    look = {"ha": "right", "color": ink(ORANGE), "fontsize": 12} | OFFSET
-    left.annotate("no cache", (most / 2, there), (-12, 6), **look)
+    left.annotate(said, (beside, (slow + fast) / 2), (8, 0), va="center", **note)
+    left.legend(fontsize=12)
     for ax in (left, right):
         ax.set(xlim=(0, 1.03 * most), ylim=(0, None), xticks=np.linspace(0, most, 5))
         ax.tick_params(labelsize=12)
+    left.set_xlim(0, 1.09 * most)
     left.set_xlabel("tokens generated", fontsize=13)
     left.set_ylabel("total time (s)", fontsize=13)
     right.set_xlabel("position of the token", fontsize=13)
@@ -236,7 +239,7 @@ def softmax_overflow(scales: Tensor, weights: dict[str, Tensor]) -> Figure:
 
 def attention_steps(tokens: list[str], scores: Tensor, masked: Tensor, weights: Tensor) -> Figure:
     """Scores, masked scores and weights (T, T) side by side, each number written in its cell."""
-    figure, axes = panels(3)
+    figure, axes = panels(3, height=SQUARES)
     titles = ("scores", "masked scores", "weights: rows sum to 1")
     for ax, title, matrix in zip(axes, titles, (scores, masked, weights), strict=True):
         darkest = 1.3 * matrix[matrix.isfinite()].max().item()
@@ -247,7 +250,7 @@ def attention_steps(tokens: list[str], scores: Tensor, masked: Tensor, weights: 
             ax.text(column, row, text, ha="center", va="center", fontsize=SMALL, color=color)
         ax.set_xticks(range(len(tokens)), tokens, rotation=90)
         ax.set_yticks(range(len(tokens)), tokens)
-        ax.set(title=title, xlabel="key")
+        ax.set(title=title, xlabel="key", anchor="N")
         ax.grid(False)
     axes[0].set_ylabel("query")
     return figure
@@ -279,9 +282,11 @@ def lookup(tokens: list[str], rows: dict[str, Tensor], marked: dict[str, int]) -
         height = weights[at].item()
         said = f"{tokens[at]} {height:.2f}"
         ax.annotate(said, (at, height), (0, 3), ha="center", **OFFSET)
-        ax.set(title=title, ylabel="weight", ylim=(0, 1.2))
+        ax.set(title=title, ylabel="weight", ylim=(0, 1.15), yticks=np.linspace(0, 1, 6))
+        ax.spines["left"].set_bounds(0, 1)
         ax.grid(axis="x", visible=False)
-    ax.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=SMALL)
+    words = ["full stop" if token == "." else token for token in tokens]
+    ax.set_xticks(range(len(tokens)), words, rotation=90, fontsize=SMALL)
     return figure
 
 
@@ -290,7 +295,9 @@ def parameter_shares(counts: dict[str, int]) -> Figure:
     figure, (ax,) = panels()
     names, numbers = list(counts), list(counts.values())
     bars = ax.barh(names, numbers, color=GREEN)
-    ax.bar_label(bars, [f"{n:,} ({n / sum(numbers):.0%})" for n in numbers], padding=4)
+    shares = [n / sum(numbers) for n in numbers]
+    said = [f"{share:.0%}" if share >= 0.005 else "<1%" for share in shares]
+    ax.bar_label(bars, [f"{n:,} ({s})" for n, s in zip(numbers, said, strict=True)], padding=4)
     ax.set(xlabel="parameters", xlim=(0, 1.3 * max(numbers)))
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.set_title(f"Where the {sum(numbers):,} parameters are")
@@ -378,11 +385,17 @@ def repeated_work(tokens: np.ndarray, needed: np.ndarray, repeated: np.ndarray) 
 
 
 def step_times(times: pd.DataFrame) -> Figure:
-    """Time of one forward pass over the whole text; columns tokens, median, low, high (seconds)."""
+    """Time of one forward pass over the whole text, and the count, scaled to its last point.
+
+    Columns tokens, operations, and median, low, high (seconds).
+    """
     figure, (ax,) = panels()
     look = LOOK[NO_CACHE]
     ax.plot(times["tokens"], 1e3 * times["median"], **look)
     spread(ax, times["tokens"], 1e3 * times["low"], 1e3 * times["high"], look["color"])
+    last = times.iloc[-1]
+    by_count = last["median"] / last["operations"] * times["operations"]
+    ax.plot(times["tokens"], 1e3 * by_count, **THEORY)
     ax.set(xlabel="tokens in the text", ylabel="time for one more word (ms)", ylim=(0, None))
     ax.set_title("Writing gets slower as the text gets longer")
     return figure
@@ -411,7 +424,7 @@ def what_changes(differences: dict[str, Tensor], tokens: list[str]) -> Figure:
 def masks(grids: dict[str, tuple[Tensor, list[str], list[str]]]) -> Figure:
     """Boolean masks (Q, K) side by side, with the words of their rows and columns, by title."""
     widths = [mask.size(1) for mask, _, _ in grids.values()]
-    figure, axes = panels(len(grids), width_ratios=widths)
+    figure, axes = panels(len(grids), height=SQUARES, width_ratios=widths)
     for ax, (title, (mask, queries, keys)) in zip(axes, grids.items(), strict=True):
         ax.imshow(mask.numpy(), cmap="Greys", vmin=-0.4, vmax=1.4)
         for (row, column), seen in np.ndenumerate(mask.numpy()):
@@ -420,7 +433,7 @@ def masks(grids: dict[str, tuple[Tensor, list[str], list[str]]]) -> Figure:
             ax.text(column, row, "sees" if seen else "−∞", color=color, **note)
         ax.set_xticks(range(len(keys)), keys, rotation=90)
         ax.set_yticks(range(len(queries)), queries)
-        ax.set(title=title, xlabel="key")
+        ax.set(title=title, xlabel="key", anchor="N")
         ax.grid(False)
     axes[0].set_ylabel("query")
     return figure
@@ -487,13 +500,17 @@ def fooled_clocks(calls: list[float], blocks: tuple, turns: tuple, ratios: list[
     pairs = {"in blocks": blocks, "in turns": turns}
     found = [np.array(second) / np.array(first) for first, second in pairs.values()]
     quartiles = np.array([np.quantile(each, (0.25, 0.5, 0.75)) for each in found])
-    bars = middle.bar(list(pairs), quartiles[:, 1], **BUILT)
-    bars[0].set(**COSTLY)
-    spread(middle, range(2), quartiles[:, 0], quartiles[:, 2], BLACK)
-    for at, (_, value, high) in enumerate(quartiles):
-        middle.annotate(f"{value:.2f}", (at, high), (0, 3), ha="center", **OFFSET)
+    for at, (color, (low, value, high)) in enumerate(zip((ORANGE, GREEN), quartiles, strict=True)):
+        middle.plot(at, value, "o", color=color)
+        spread(middle, at, low, high, color)
+        middle.annotate(f"{value:.2f}", (at, high), (0, 4), ha="center", **OFFSET)
     middle.axhline(1, **THEORY)
-    middle.set(ylabel="time of A again / time of A", ylim=(0, 1.15 * quartiles.max()))
+    middle.set(ylabel="time of A again / time of A", yscale="log", xlim=(-0.6, 1.6))
+    middle.set_xticks(range(2), list(pairs))
+    middle.yaxis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 2, 3, 5, 7)))
+    middle.yaxis.set_major_formatter("{x:g}")
+    middle.minorticks_off()
+    middle.set_ylim(min(0.8, 0.9 * quartiles.min()), max(1.6, 1.2 * quartiles.max()))
     middle.set_title("A against itself")
     right.hist(ratios, bins=12, color=GREY, edgecolor="white")
     right.axvline(np.median(ratios), **THEORY)
@@ -542,7 +559,7 @@ def looks(grids: dict[str, list[Tensor]], tokens: list[str], prefill: int) -> Fi
     """What each token looked at, by title: rows are tokens, columns the keys there were.
 
     Darker is more (the square root of the weight); white: no such key. A line marks the end of the
-    prefill, which has `prefill` tokens.
+    prefill, which has `prefill` tokens. The keys of the first panel are named: they are the tokens.
     """
     widths = [max(map(len, rows)) for rows in grids.values()]
     figure, axes = panels(len(grids), width_ratios=widths)
@@ -556,7 +573,9 @@ def looks(grids: dict[str, list[Tensor]], tokens: list[str], prefill: int) -> Fi
         ax.set(title=title, xlabel="key", xlim=(0, width), ylim=(len(rows), 0))
         ax.set_aspect("auto")
         ax.grid(False)
+    names = [f"{token} {number}" for number, token in enumerate(tokens)]
+    axes[0].set_xticks(np.arange(len(tokens)) + 0.5, names, rotation=90)
     beside = {"xycoords": ("axes fraction", "data"), "color": ink(ORANGE)} | OFFSET
-    ax.annotate("prefill", (1, prefill), (6, 3), **beside)
-    ax.annotate("then", (1, prefill), (6, -3), va="top", **beside)
+    ax.annotate("↑ prefill", (1, prefill), (6, 3), **beside)
+    ax.annotate("↓ after it", (1, prefill), (6, -3), va="top", **beside)
     return figure

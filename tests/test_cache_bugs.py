@@ -2,7 +2,9 @@
 
 import itertools
 import random
+import re
 
+import nbformat
 import pytest
 import torch
 from helpers import cases_for, random_ids, small_model
@@ -12,7 +14,7 @@ from course_utils.cache_bugs import CATALOGUE, diagnose
 from course_utils.evaluation import evaluate, in_portions, kv_evaluate, uncached
 from course_utils.kv_cache import GrowingCache, PreallocatedCache
 from course_utils.left_padding import LeftPaddedTransformer
-from course_utils.transformer import DecoderOnlyTransformer, attention_maps
+from course_utils.transformer import ROOT, DecoderOnlyTransformer, attention_maps
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +227,17 @@ class StaleTuples(cache_bugs.WithCache):
 
 def test_a_known_mistake_is_named_in_a_cache_without_rollback(reference):
     assert diagnose(built(StaleTuples, reference), reference).bug.name == "stale"
+
+
+def test_notebook_04_says_what_each_probe_feeds(reference):
+    notebook = nbformat.read(ROOT / "notebooks" / "04_kv_cache.ipynb", as_version=4)
+    (table,) = re.findall(
+        r"^\| way \|.*\n\|---\|---\|\n((?:\|.*\n)+)",
+        "\n".join(cell.source for cell in notebook.cells),
+        re.M,
+    )
+    ways = [line.split("|")[1].strip() for line in table.splitlines()]
+    assert ways == list(cache_bugs.probes(reference))
 
 
 def test_symptoms_say_from_where_on_it_is_wrong(reference):

@@ -218,7 +218,7 @@ def test_the_figures_with_bars_have_their_lengths_and_labels():
     right, ms = pd.Series({"32 bits": 0.9}), pd.Series({"32 bits": 2.0, "8": 1.0})
     left, last = plots.precision(right, ms, {"32 bits": 51.0, "8": 13.0}).axes
     assert [bar.get_width() for bar in left.patches] == [0.9]
-    assert [bar.get_width() for bar in last.patches] == [2, 1]
+    assert lines_of(last) == [[(2, 0), (1, 1)]]
     assert [text.get_text() for text in last.texts] == ["2 ms for 51 MB", "1 ms for 13 MB"]
 
 

@@ -252,7 +252,7 @@ def test_one_width_and_few_heights(drawn):
     _, figure, _ = drawn
     width, height = figure.get_size_inches()
     assert width == look.WIDTH
-    assert height in (look.LOW, look.NORMAL, look.TALL, look.PAGE)
+    assert height in (look.LOW, look.SQUARES, look.NORMAL, look.TALL, look.PAGE)
     assert to_hex(figure.get_facecolor()) == "#ffffff" and figure.patch.get_alpha() is None
 
 

@@ -118,9 +118,9 @@ def test_the_sizes_in_the_notation_are_those_of_the_model():
     config = load_config()
     config["d_head"] = config["d_model"] // config["num_heads"]
     found = {}
-    for _, (_, name, *size) in rows(prose(ROOT / "notebooks" / "notation.ipynb")):
-        if size and size[0].isdigit():
-            found[name.strip("`")] = int(size[0])
+    for _, (means, size) in rows(prose(ROOT / "notebooks" / "notation.ipynb")):
+        if size.isdigit():
+            found[re.search(r"\(`(\w+)`\)$", means)[1]] = int(size)
     assert found == config
 
 

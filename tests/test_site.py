@@ -125,11 +125,15 @@ class Reader:
         self.page.evaluate(SETTLE)
         return self.page
 
-    def problems(self, width, scheme):
-        """What is wrong with the open page at this width and in these colours."""
+    def show(self, width, scheme):
+        """The open page at this width and in these colours."""
         self.page.set_viewport_size({"width": width, "height": 1000})
         self.page.emulate_media(color_scheme=scheme)
         self.page.wait_for_function(f"document.documentElement.dataset.theme === '{scheme}'")
+
+    def problems(self, width, scheme):
+        """What is wrong with the open page at this width and in these colours."""
+        self.show(width, scheme)
         return self.wrong + self.page.evaluate(PROBLEMS)
 
     def violations(self, part=None, **options):
@@ -176,6 +180,8 @@ PROBLEMS = r"""() => {
     for (const image of document.images) {
         if (!image.naturalWidth) problems.push(`no image: ${image.src}`);
         if (!image.alt) problems.push(`no alt text: ${image.src}`);
+        if (image.closest('figure') && image.width < 600)
+            problems.push(`too small to be read: ${image.src}`);
     }
     if (document.documentElement.scrollWidth > wide)
         problems.push(`the page is ${document.documentElement.scrollWidth} wide`);
@@ -266,7 +272,9 @@ def test_a_page(name, site, reader):
         for width in WIDTHS:
             wrong += [f"{scheme}, {width}: {one}" for one in reader.problems(width, scheme)]
             keep_pictures(page, f"{name}-{width}-{scheme}")
-        if name in A_PAGE_OF_EACH_KIND:
+    if name in A_PAGE_OF_EACH_KIND:
+        for scheme in SCHEMES:
+            reader.show(WIDTHS[-1], scheme)
             wrong += [f"{scheme}: {one}" for one in reader.violations(runOnly=RULES[scheme])]
     if name not in A_PAGE_OF_EACH_KIND and not SAID_BEFORE.search(name):
         wrong += reader.violations("main", rules=BUT_COLOURS)
@@ -314,6 +322,7 @@ def test_on_paper_there_are_no_sidebars_and_folds_are_open(site, reader):
 ALL_WRONG = {
     "no image": "image.src = 'missing.png'",
     "no alt text": "image.alt = ''",
+    "too small to be read": "image.style.maxWidth = '350px'",
     "the page is": "first.style.width = '2000px'",
     "out of the page": "first.style.marginLeft = '-500px'",
     "cut off": "first.style.cssText = 'white-space: nowrap; overflow: hidden; width: 90px'",

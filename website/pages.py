@@ -16,6 +16,7 @@ from .stage import ZIP, for_readers, links_on_top
 
 EXERCISES = "notebooks/exercises/"
 FOLDER_LINK = re.compile(r"\]\(([\w./-]+)\)")
+SHORT = 24  # characters
 ALT_TEXT = re.compile(r"!\[[^]]*\]")
 
 
@@ -85,6 +86,13 @@ def add_captions(app: Sphinx, doctree: nodes.document, docname: str) -> None:
             figure += [image, nodes.caption("", "", *caption.children)]
 
 
+def keep_short_code_whole(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Mark code in a sentence that is too short to be broken over two lines."""
+    for literal in doctree.findall(nodes.literal):
+        if len(literal.astext()) <= SHORT:
+            literal["classes"].append("short")
+
+
 def mend_tables(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Give tables the headers that a screen reader reads out."""
     for raw in doctree.findall(nodes.raw):
@@ -111,8 +119,9 @@ class FigureOf(SphinxDirective):
         identity = nodes.make_id(name)
         Path(self.env.srcdir, identity + ".png").write_bytes(picture)
         caption = self.parse_content_to_nodes()[0]
-        image = nodes.image(uri=identity + ".png", alt=alt)
-        return [nodes.figure("", image, nodes.caption("", "", *caption.children), ids=[identity])]
+        uri = identity + ".png"
+        whole = nodes.reference("", "", nodes.image(uri=uri, alt=alt), refuri="_images/" + uri)
+        return [nodes.figure("", whole, nodes.caption("", "", *caption.children), ids=[identity])]
 
 
 class TableOf(SphinxDirective):
@@ -173,5 +182,6 @@ def setup(app: Sphinx) -> dict:
     app.connect("source-read", read_source)
     app.connect("doctree-read", keep_out_of_search)
     app.connect("doctree-resolved", add_captions)
+    app.connect("doctree-resolved", keep_short_code_whole)
     app.connect("doctree-resolved", mend_tables)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -14,6 +14,7 @@ OWN = {name: name for name in ("index.md", "code.md")}
 OWN["exercises.md"] = "notebooks/exercises/index.md"
 ZIP = "kv-cache-course.zip"
 DOWNLOAD = re.compile(rf"{{download}}`([^`<]+) </{re.escape(ZIP)}>`")
+NOT_RUN = "Nothing has been run on this page: the figures and outputs are in the worked notebook."
 LEFT_OUT = {".ipynb_checkpoints", "__pycache__", "__init__.py"}
 SOLUTION_MARK = re.compile(r"^ *### (?:BEGIN|END) (?:SOLUTION|HIDDEN TESTS)\n?", re.M)
 
@@ -81,4 +82,5 @@ def links_on_top(docname: str, docnames: set[str], zipped: bool) -> str:
     else:
         first = ""
     course = f"{{download}}`Download the course </{ZIP}>`" if zipped else ""
-    return "\n".join([":::{container} page-actions", first, download, course, ":::"])
+    note = NOT_RUN if folder == "notebooks/exercises" else ""
+    return "\n".join([":::{container} page-actions", first, download, course, ":::", "", note])

@@ -157,7 +157,7 @@ def contenders() -> dict[str, Contender]:
         )
     for window in (16, 32):
         made[f"window {window}, sinks"] = lambda m, w=window: windowed(m, w, SINKS)
-        for first, last in ((0, 0), (1, 3), (4, 7)):
+        for first, last in ((0, 0), (1, 3), (4, 7), (20, 23), (40, 43), (100, 103)):
             name = f"window {window}, also {first} to {last}"
             made[name] = lambda m, w=window, f=first, t=last: keeping(m, w, f, t)
     for bits in (8, 4, 2):

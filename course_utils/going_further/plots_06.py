@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from ..look import (
     BLACK,
@@ -81,7 +82,7 @@ def bandwidth(read: pd.DataFrame, marks: dict[str, int]) -> Figure:
         ax.annotate(name, (size / 1e6, 0.02), (3, 0), **at)
     ax.set(xscale="log", ylim=(0, None), xlabel="bytes read again and again (MB)")
     ax.xaxis.set_major_formatter("{x:g}")
-    ax.set(ylabel="bytes per second (GB/s)", title="The fewer bytes, the nearer they are kept")
+    ax.set(ylabel="bytes per second (GB/s)", title="Fast from the caches, slow from memory")
     name_lines(ax)
     return figure
 
@@ -140,7 +141,7 @@ def precision(
 ) -> Figure:
     """What smaller numbers cost and bring: answers right (left), time to read them (right).
 
-    `milliseconds`: medians, or a row per round, whose quartiles are drawn as thin bars.
+    `milliseconds`: medians, or a row per round, whose quartiles are drawn as thin lines.
     """
     figure, (left, right) = panels(2)
     low, ms, high = quartiles(milliseconds)
@@ -148,14 +149,20 @@ def precision(
     left.bar_label(bars, [f"{value:.3f}" for value in recall], padding=4)
     left.set(xlim=(0, 1.3), xlabel="share of questions answered right", title="Recall")
     left.set_xticks((0, 0.5, 1))
-    right.barh(list(ms.index), ms, facecolor=PALE[SKY], edgecolor=SKY)
-    if isinstance(milliseconds, pd.DataFrame):
-        spread(right, range(len(ms)), low, high, BLACK, across=True)
+    right.plot(ms, range(len(ms)), "o", color=SKY)
+    spread(right, range(len(ms)), low, high, SKY, across=True)
     for row, (name, value) in enumerate(ms.items()):
         said = f"{value:.2g} ms for {megabytes[name]:.0f} MB"
-        right.annotate(said, (high[name], row), (4, 0), va="center", **OFFSET)
-    right.set(xlim=(0, 1.9 * high.max()), xlabel="time of one product (ms)")
-    right.set_title("The wide model's last matrix")
+        if value**2 < low.min() * high.max():
+            right.annotate(said, (high[name], row), (7, 0), va="center", **OFFSET)
+        else:
+            right.annotate(said, (low[name], row), (-7, 0), va="center", ha="right", **OFFSET)
+    right.set(xscale="log", xlim=(0.7 * low.min(), 1.4 * high.max()), ylim=(-0.6, len(ms) - 0.4))
+    right.set_yticks(range(len(ms)), ms.index)
+    right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    right.xaxis.set_major_formatter("{x:g}")
+    right.minorticks_off()
+    right.set(xlabel="time of one product (ms)", title="The wide model's last matrix")
     for ax in (left, right):
         ax.invert_yaxis()
         ax.grid(axis="y", visible=False)

@@ -23,6 +23,7 @@ from ..look import (
     SMALL,
     TALL,
     THEORY,
+    ink,
     name_lines,
     panels,
 )
@@ -64,7 +65,7 @@ def grid(numbers: Tensor, title: str) -> Figure:
     figure, (ax,) = panels(height=LOW)
     ax.imshow(numbers.numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto")
     for (layer, head), number in np.ndenumerate(numbers.numpy()):
-        color = "white" if number > 0.5 else "black"
+        color = "white" if number > 0.62 else "black"
         ax.text(head, layer, f"{number:.2f}", ha="center", va="center", color=color)
     ax.set_xticks(range(numbers.size(1)), range(1, numbers.size(1) + 1))
     ax.set_yticks(range(numbers.size(0)), range(1, numbers.size(0) + 1))
@@ -135,7 +136,7 @@ def quality_against_bytes(table: pd.DataFrame, highest: float = 4.6) -> Figure:
             part = table[table["family"] == family].sort_values("bytes")
             ax.plot(part["bytes"] / 1e3, part[column], label=family, **look)
         ax.set(xscale="log", xlabel="bytes for a text of 1000 tokens (kB)", xlim=(45, 6500))
-        ax.set_xticks((62, 125, 250, 500, 1000, 2000, 4000))
+        ax.set_xticks((62.5, 125, 250, 500, 1000, 2000, 4000))
         ax.xaxis.set_major_formatter("{x:g}")
         ax.minorticks_off()
     axes[0].set(ylabel="share of questions answered right", title="Recall", ylim=(-0.08, 1.12))
@@ -167,10 +168,11 @@ def _names(ax: Axes, points: pd.DataFrame, column: str) -> None:
         at = (point.bytes / 1e3, getattr(point, column))
         for crossing, (x, y, align) in itertools.product((False, True), PLACES):
             note = {"fontsize": SMALL, "ha": align, "va": "center"} | OFFSET
+            note["color"] = ink(FAMILIES[point.family]["color"])
             if abs(y) > 12:
                 note["arrowprops"] = {
                     "arrowstyle": "-",
-                    "color": "0.4",
+                    "color": note["color"],
                     "linewidth": 0.7,
                     "shrinkA": 0,
                 }

@@ -14,7 +14,6 @@ from ..look import (
     ORANGE,
     PALE,
     PURPLE,
-    SMALL,
     TALL,
     THEORY,
     name_lines,
@@ -95,9 +94,8 @@ def load(found: pd.DataFrame) -> Figure:
         right.plot(part["asked"], 1e3 * part["latency"], label=policy, **look)
         faint = look | {"marker": "", "linewidth": 1}
         right.plot(part["asked"], 1e3 * part["latency of the slowest 5 %"], **faint)
-        ends.append(
-            (1e3 * part["latency of the slowest 5 %"].iloc[-1], "slowest 5 %", look["color"])
-        )
+        at_last = 1e3 * part["latency of the slowest 5 %"].iloc[-1]
+        ends.append((at_last, "95th percentile", look["color"]))
     most = found["asked"].max()
     left.plot([0, most], [0, most], **THEORY)
     left.set(xlabel="tokens asked for, per second", ylabel="tokens per second")
@@ -106,8 +104,8 @@ def load(found: pd.DataFrame) -> Figure:
     right.yaxis.set_major_formatter("{x:g}")
     right.minorticks_off()
     right.set(title="Latency: median, 95th percentile", xlim=(0, None))
-    name_lines(left, (most, "all that is\nasked for", BLACK))
-    name_lines(right, *ends)
+    name_lines(left, (most, "all that is\nasked for", BLACK), size=11)
+    name_lines(right, *ends, size=11)
     return figure
 
 
@@ -132,10 +130,10 @@ def blocks(
                 ax.add_patch(plt.Rectangle((place, block - 0.4), 1, 0.8, **look))
                 if full:
                     at = (place + 0.5, block)
-                    word = {"fontsize": SMALL, "color": "white" if color == GREEN else "black"}
-                    ax.text(*at, row[place], ha="center", va="center", **word)
-            ax.text(block_size + 0.1, block, note, va="center", fontsize=SMALL)
-        ax.set_yticks(range(len(words)), [f"block {i}" for i in range(len(words))], fontsize=SMALL)
+                    ink = "white" if color == GREEN else "black"
+                    ax.text(*at, row[place], ha="center", va="center", color=ink)
+            ax.text(block_size + 0.1, block, note, va="center")
+        ax.set_yticks(range(len(words)), [f"block {i}" for i in range(len(words))], fontsize=11)
         ax.set(title=title, xlim=(0, block_size + 1.2), ylim=(len(words) - 0.5, -0.5), xticks=[])
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0)
@@ -178,8 +176,8 @@ def speculation(found: pd.DataFrame) -> Figure:
     right.set(ylabel="times as fast as without", title="What it gains", ylim=(0, None))
     for ax in (left, right):
         ax.set(xlabel="guesses per pass", xticks=guesses)
-    name_lines(left, (guesses[-1] + 1, "all right", BLACK))
-    name_lines(right, (1, "no gain", BLACK))
+    name_lines(left, (guesses[-1] + 1, "all right", BLACK), size=11)
+    name_lines(right, (1, "no gain", BLACK), size=11)
     return figure
 
 
@@ -208,7 +206,7 @@ def distributions(
     In standard errors of a share of `draws`; the band is two of them. The axis is linear up to 4
     and logarithmic beyond.
     """
-    figure, axes = panels(len(shares))
+    figure, axes = panels(len(shares), sharey=True)
     error = np.sqrt(exact * (1 - exact) / draws)
     at = np.arange(len(exact))
     for ax, (title, share) in zip(axes, shares.items(), strict=True):
@@ -218,6 +216,6 @@ def distributions(
         ax.set(title=title, ylim=(-300, 300), xlabel="text of two tokens")
         ax.set_yticks([-100, -10, -2, 0, 2, 10, 100], [-100, -10, -2, 0, 2, 10, 100])
         ax.minorticks_off()
-        ax.set_xticks(at, names, fontsize=SMALL, rotation=90)
+        ax.set_xticks(at, names, rotation=90)
     axes[0].set_ylabel("off by (standard errors)")
     return figure

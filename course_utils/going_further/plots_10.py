@@ -43,8 +43,7 @@ def who_holds_what(owners: dict[str, Tensor]) -> Figure:
     height = max(owner.size(0) for owner in owners.values())
     left, gap = 0.0, 0.09 * height
     for name, owner in owners.items():
-        if name in ("W_q", "W_o", "fc1"):
-            left += 0.5 * gap if name == "W_o" else 1.4 * gap
+        left += {"W_q": 1.4, "W_o": 0.5, "fc1": 2.2}.get(name, 0) * gap
         if name in ("W_q", "fc1"):
             ax.text(left - 0.7 * gap, height / 2, "f", **_SIGN)
         rows, columns = owner.shape
@@ -60,7 +59,7 @@ def who_holds_what(owners: dict[str, Tensor]) -> Figure:
         for rank in owner.unique().tolist():
             row, column = (owner == rank).double().nonzero().double().mean(dim=0).tolist()
             at = (left + column + 0.5, low + row + 0.5)
-            ax.text(*at, str(rank), ha="center", va="center", color=INK[rank], fontsize=9)
+            ax.text(*at, str(rank), ha="center", va="center", color=INK[rank], fontsize=10)
         ax.text(left + columns / 2, low - 0.02 * height, name, ha="center", va="bottom")
         left += columns + 0.35 * gap
         if name in ("W_o", "fc2"):

@@ -49,14 +49,16 @@ def gelu(x: np.ndarray, curves: dict[str, np.ndarray]) -> Figure:
 def mistakes(error: pd.DataFrame, same_ids: pd.DataFrame, tolerances: dict[str, float]) -> Figure:
     """Logit error of each mistake (row) on each checkpoint (column), and whether ids show it.
 
-    Full markers: some greedy id changed. Hollow: none did. Errors of 0 lie on the left edge;
-    where there is none (NaN), loading raised an error.
+    Solid markers: some greedy id changed. Hollow: none did. Errors up to 1e-11 lie at
+    the first tick; where there is none (NaN), loading raised an error: "refused", on the right.
     """
     figure, (ax,) = panels(height=TALL)
     edge = 1e-11
+    ticks = {edge: "≤ $10^{-11}$"} | {10.0**p: f"$10^{{{p}}}$" for p in range(-9, 2, 2)}
     for row, mistake in enumerate(error.index):
         if error.loc[mistake].isna().all():
-            ax.annotate("refused", (edge, row), (-4, -4), **OFFSET)
+            right = ("axes fraction", "data")
+            ax.annotate("refused", (1, row), (-4, -4), ha="right", xycoords=right, **OFFSET)
     for i, (checkpoint, look) in enumerate(CHECKPOINTS.items()):
         at = np.arange(len(error)) + 0.22 * (i - 1)
         size = error[checkpoint].clip(lower=edge)
@@ -67,7 +69,9 @@ def mistakes(error: pd.DataFrame, same_ids: pd.DataFrame, tolerances: dict[str, 
         ax.axvline(tolerance, **THEORY)
         ax.annotate(name, (tolerance, 0), (4, 3), xycoords=("data", "axes fraction"), **OFFSET)
     ax.set_yticks(range(len(error)), error.index)
-    ax.set(xscale="log", xlim=(edge / 2, None), ylim=(len(error) + 0.2, -0.6))
+    ax.set_xscale("log")
+    ax.set_xticks(list(ticks), list(ticks.values()))
+    ax.set(xlim=(edge / 2, None), ylim=(len(error) + 0.2, -0.6))
     ax.set(xlabel="largest error of a logit", title="What each mistake does, and who sees it")
     figure.legend(handles=_mistakes_legend(), loc="outside lower center", ncols=5)
     return figure

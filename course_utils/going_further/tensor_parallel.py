@@ -458,8 +458,12 @@ def torchrun(size: int, folder: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """One thread per process, and only this machine's own loopback for the network."""
-    settings = {"OMP_NUM_THREADS": "1"}
+    """One thread per process, and only this machine's own loopback for the network.
+
+    Where a process uses more, a thread that waits for another sleeps: by default it keeps its core
+    busy, and where other programs need that core, it keeps the other thread waiting.
+    """
+    settings = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     if sys.platform == "win32":
         return settings | {"USE_LIBUV": "0", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     names = {name for _, name in socket.if_nameindex()}

@@ -161,7 +161,7 @@ def dropout(group: Group) -> dict[str, Any]:
         torch.manual_seed(seed)
         loss = train_loss(part, ids, group)
         found[name] = {
-            "loss, from the whole model's": error(loss, expected),
+            "loss, against the whole model's": error(loss, expected),
             "loss, between ranks": differs(loss, group),
             "x, between ranks": differs(streams[-1], group),
         }
@@ -258,7 +258,7 @@ def engine_ids(model: nn.Module, ids: Tensor) -> tuple[list[int], int]:
 
 
 @torch.no_grad()
-def clock(group: Group, rounds: int = 3, new: int = 6) -> list[dict[str, Any]]:
+def clock(group: Group, rounds: int = 5, new: int = 6) -> list[dict[str, Any]]:
     """Seconds for a prefill of 64 tokens and for a decoded token, alone and together, in turns.
 
     Alone is the whole model on rank 0, on one thread and on one per core; the others wait. Of the
