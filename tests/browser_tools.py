@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.request
@@ -20,9 +19,7 @@ import nbformat
 
 from course_utils.transformer import ROOT
 
-SCREENSHOTS = Path(
-    os.environ.get("BROWSER_SCREENSHOTS") or Path(tempfile.gettempdir()) / "course-screenshots"
-)
+SCREENSHOTS = os.environ.get("BROWSER_SCREENSHOTS")
 WHAT_IS_SEEN = """() => {
     const all = selector => [...document.querySelectorAll('.jp-NotebookPanel ' + selector)];
     const text = element => element.textContent.trim();
@@ -240,9 +237,9 @@ class Student:
         cell.scroll_into_view_if_needed()
         return "\n".join(cell.locator(".jp-OutputArea-output").all_inner_texts())
 
-    def photograph(self, name: str) -> Path:
-        """The whole notebook, in pictures of 2400 pixels each, in the folder of screenshots."""
-        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    def photograph(self, folder: Path, name: str) -> None:
+        """The whole notebook, in pictures of 2400 pixels each, into a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
         self.page.set_viewport_size({"width": 1280, "height": 2400})
         drawn = ".jp-Cell { content-visibility: visible !important }"  # also out of sight
         self.page.add_style_tag(content=drawn)
@@ -251,7 +248,6 @@ class Student:
         while place < end:
             panel.evaluate(f"panel => panel.scrollTo(0, {place})")
             self.page.wait_for_timeout(100)
-            panel.screenshot(path=SCREENSHOTS / f"{name}-{number:02}.png")
+            panel.screenshot(path=folder / f"{name}-{number:02}.png")
             height, end = panel.evaluate("panel => [panel.clientHeight, panel.scrollHeight - 60]")
             place, number = place + height - 60, number + 1
-        return SCREENSHOTS

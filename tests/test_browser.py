@@ -4,14 +4,16 @@ python -m pytest -m browser tests/test_browser.py
 python -m pytest -m browser tests/test_browser.py -k "not time_is_measured"
 
 Chapters that measure time need the machine for themselves; the others may run beside other tests.
+With BROWSER_SCREENSHOTS=FOLDER each notebook is kept there in pictures, as it was at the end.
 """
 
 import re
 import socket
+from pathlib import Path
 
 import nbformat
 import pytest
-from browser_tools import Lab, Student, copy_course
+from browser_tools import SCREENSHOTS, Lab, Student, copy_course
 
 from course_utils.transformer import ROOT
 
@@ -54,7 +56,8 @@ def opened(browser, jupyterlab, request):
 
     yield open_notebook
     for student in students:
-        print("pictures:", student.photograph(re.sub(r"\W+", "-", request.node.name)))
+        if SCREENSHOTS:
+            student.photograph(Path(SCREENSHOTS, "lab"), re.sub(r"\W+", "-", request.node.name))
         student.page.close()
     jupyterlab.close_notebooks()
 
