@@ -16,7 +16,7 @@ from .stage import ZIP, for_readers, links_on_top
 
 EXERCISES = "notebooks/exercises/"
 FOLDER_LINK = re.compile(r"\]\(([\w./-]+)\)")
-SHORT = 24  # characters
+SHORT = 16  # characters
 ALT_TEXT = re.compile(r"!\[[^]]*\]")
 
 
