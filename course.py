@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent
 def lab_command() -> list:
     """What opens JupyterLab, also as root in a container and on a machine without a display."""
     command = [PYTHON, "-m", "jupyterlab", "--ServerApp.root_dir=" + str(ROOT)]
-    command.append("--LabApp.news_url=None")  # no question about news over the first notebook
+    command.append("--LabApp.app_settings_dir=" + str(ROOT / "lab_settings"))  # asks about no news
     first = min((path.name for path in ROOT.glob("notebooks/*.ipynb")), default="")
     command.append("--LabApp.default_url=/lab/tree/notebooks/" + first)
     if hasattr(os, "geteuid") and os.geteuid() == 0:

@@ -55,6 +55,7 @@ def copy_course(folder: Path) -> Path:
         shutil.copy(ROOT / name, folder)
     for name in ("course_utils", "data", "benchmarks", "model_state_dict.pt"):
         (folder / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "lab_settings", folder / "lab_settings")
     ignored = shutil.ignore_patterns(".ipynb_checkpoints")
     shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=ignored)
     for path in (folder / "notebooks").rglob("*.ipynb"):

@@ -67,6 +67,8 @@ def test_the_readmes_first_command_opens_the_first_notebook(browser, course, tmp
     with Lab(course, tmp_path, free_port()) as lab:
         student = Student(browser, lab.url)
         assert student.page.get_by_role("heading", name="01 · Attention").is_visible()
+        student.page.wait_for_timeout(3000)  # time for JupyterLab's question about its news
+        assert student.page.get_by_text("news").count() == 0
         assert not student.thrown
         student.page.close()
         assert lab.press_ctrl_c_twice() == 0
