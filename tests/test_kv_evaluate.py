@@ -244,3 +244,10 @@ def test_report_prints_the_assignments_words():
     ]
     assert str(evaluate(model, cases_for(model))).startswith("Evaluation Results:")
     assert list(kv_evaluate(model, cases_for(model)).table()["verdict"]) == ["passed"] * 6
+
+
+@pytest.mark.parametrize("room", [1, 2, 3, 4])
+def test_a_right_cache_with_hardly_any_room_passes(room):
+    model = small_model(max_seq_len=room)
+    report = kv_evaluate(model, cases_for(model, shapes=((1, 1),)))
+    assert report.all_passed, report.problems

@@ -315,6 +315,9 @@ def test_on_paper_there_are_no_sidebars_and_folds_are_open(site, reader):
     page.emulate_media(media="print", color_scheme="light")
     for hidden in (".bd-sidebar-primary", ".bd-sidebar-secondary", ".prev-next-footer"):
         assert not page.locator(hidden).first.is_visible()
+    page.evaluate("() => document.querySelector('pre').classList.add('goes-on')")
+    mask = "pre => getComputedStyle(pre).maskImage"
+    assert page.locator("pre").first.evaluate(mask) == "none"
     hint = page.locator("details p").first
     assert hint.evaluate("hint => hint.checkVisibility({contentVisibilityAuto: true})")
     page.emulate_media(media="screen")
