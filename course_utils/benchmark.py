@@ -6,6 +6,7 @@ What is compared is interleaved: round after round, every contender runs once.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -21,10 +22,30 @@ LENGTHS = (10, 50, 100, 500, 1000)
 NO_CACHE, GROWING, PREALLOCATED = "no cache", "growing cache", "preallocated cache"
 CACHES = {NO_CACHE: None, GROWING: GrowingCache, PREALLOCATED: PreallocatedCache}
 OWN_CACHE = "the model's own cache"
+Measured = TypeVar("Measured")
+ATTEMPTS = 3
 BUSY = (
-    "These times do not fit together: the machine was busy with something else while they were "
-    "taken. Close other programs and run the notebook again from the cell that measures."
+    "Measured {attempts} times, and each time: {problem} Other programs may have been in the way: "
+    "close them and run this cell again. If it fails on a quiet machine too, it is not the machine."
 )
+
+
+def measure_until(
+    measure: Callable[[], Measured], check: Callable[[Measured], object], attempts: int = ATTEMPTS
+) -> Measured:
+    """The first measurement that passes `check`, of up to `attempts`.
+
+    For relations of times that must hold, but not in every measurement: other programs disturb a
+    clock. Raises AssertionError, with what `check` raised last, if none passes.
+    """
+    for _ in range(attempts):
+        measured = measure()
+        try:
+            check(measured)
+            return measured
+        except AssertionError as error:
+            problem = str(error)
+    raise AssertionError(BUSY.format(attempts=attempts, problem=problem))
 
 
 def token_times(model: nn.Module, prompt: Tensor, num_tokens: int, contender: str) -> list[float]:

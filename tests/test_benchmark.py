@@ -183,3 +183,17 @@ def test_a_short_untimed_generation_goes_before_each_timed_one():
     times = benchmark.sweep(None, None, 100, 2, contenders=("A", "B"), run=run)
     assert runs == [("A", 20), ("A", 100), ("B", 20), ("B", 100)] * 2
     assert len(times) == 400
+
+
+def test_a_measurement_is_repeated_until_it_holds_and_no_longer():
+    times = iter([3, 1, 4, 1])
+
+    def small(n):
+        assert n < 2, f"{n} is large."
+
+    assert benchmark.measure_until(lambda: next(times), small) == 1
+    assert next(times) == 4
+    taken = []
+    with pytest.raises(AssertionError, match="Measured 2 times, and each time: 9 is large"):
+        benchmark.measure_until(lambda: taken.append(1) or 9, small, attempts=2)
+    assert len(taken) == 2
