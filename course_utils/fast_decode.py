@@ -3,9 +3,9 @@
 Same weights, same interface, same numbers as `DecoderOnlyTransformer`. A decoding step is short:
 what it costs is reading every weight once, and Python. So, for one new token:
 
-    weights are read in the order in which they lie in memory, large ones by all threads
-    one matrix product makes q, k and v
-    products are written or added where their result belongs: into the cache, onto the stream
+    each product is computed in the way that this machine does fastest (`products.py` finds out)
+    one matrix product makes q, k and v, and writes them into the cache
+    biases and the residual stream are added by the products themselves
     attention is PyTorch's fused kernel, over views of the cache that are made once a step
 
 A prefill of one sequence goes the same way, and computes the logits of its last position only,
@@ -26,9 +26,8 @@ from torch import Tensor, nn
 from . import generation
 from .attention import FusedAttention
 from .kv_cache import check_rollback
+from .products import Product, Shape, below, choose, ways
 from .transformer import DecoderOnlyTransformer
-
-IN_CACHE = 8_000_000  # bytes of weights that a processor's cache keeps from one token to the next
 
 
 class RowCache:
@@ -42,11 +41,10 @@ class RowCache:
         shape = (model.num_layers, batch_size, model.max_seq_len, 3, model.num_heads, model.d_head)
         self.length = 0
         self.hold(torch.empty(shape, dtype=model.dtype, device=model.device))
-        read = [p for name, p in model.named_parameters() if "embedding" not in name]
-        by_columns = sum(p.nbytes for p in read) <= IN_CACHE
-        self.steps = [layer_step(layer, by_columns) for layer in model.layers]
+        chosen = ways_of(model)
+        self.steps = [layer_step(layer, chosen) for layer in model.layers]
         self.norm = normalize(model.norm)
-        self.head = product(store(by_columns, model.output_projection))
+        self.head = product(chosen, model.output_projection)
 
     def hold(self, rows: Tensor) -> None:
         """Keep `rows`, and views of it: what is new at each position, and all keys and values."""
@@ -103,37 +101,42 @@ def store(by_columns: bool, *linears: nn.Linear) -> Tensor:
     weights = [linear.weight for linear in linears]
     sizes = [weight.size(0) for weight in weights]
     stored = getattr(linears[0], "stored", torch.empty(sum(sizes), 0))
-    if [w.data_ptr() for w in weights] != [part.data_ptr() for part in stored.split(sizes)]:
-        stored = weights[0].detach() if len(weights) == 1 else torch.cat(weights).detach()
+    there = [w.data_ptr() for w in weights] == [part.data_ptr() for part in stored.split(sizes)]
+    if not (there and (stored.T if by_columns else stored).is_contiguous()):
+        stored = below(weights)
         stored = linears[0].stored = stored.T.contiguous().T if by_columns else stored.contiguous()
         for weight, part in zip(weights, stored.split(sizes), strict=True):
             weight.data = part
     return stored
 
 
-def product(weight: Tensor) -> Callable[..., None]:
-    """A function that adds x @ weight.T to y in place: x (B, D_in), weight (D_out, D_in).
+def product(chosen: dict[Shape, str], *linears: nn.Linear) -> Product:
+    """The product with the layers' weights, one below the other, in the way chosen for their shape.
 
-    With `beta=0` it overwrites y (B, D_out). For one row, a weight that is stored row after row is
-    cut into parts: a batch of products, which PyTorch computes side by side, and which reads memory
-    much faster than the plain product does (chapter 06 measures it).
+    A way that keeps a copy of the weights makes it anew when they have changed: a product with a
+    fixed vector says so, at the price of reading them once.
     """
-    columns = weight.T
-    if columns.is_contiguous() or weight.device.type != "cpu":
-        return lambda y, x, beta=1: y.addmm_(x, columns, beta=beta)
-    parts = max(2, torch.get_num_threads())
-    even = weight.size(0) - weight.size(0) % parts
-    split, rest = weight[:even].view(parts, -1, weight.size(1)), columns[:, even:]
+    shape = sum(linear.out_features for linear in linears), linears[0].in_features
+    way = ways(linears[0].weight.dtype)[chosen[shape]]
+    weight = store(way.by_columns, *linears)
+    if not way.copies:
+        return way.of(weight)
+    is_now = weight @ torch.linspace(1, 2, weight.size(1))
+    place, was, made = getattr(linears[0], "packed", (None, None, None))
+    if place != weight.data_ptr() or not torch.equal(was, is_now):
+        made = way.of(weight)
+        linears[0].packed = weight.data_ptr(), is_now, made
+    return made
 
-    def side_by_side(y: Tensor, x: Tensor, beta: int = 1) -> None:
-        if x.size(0) != 1:
-            y.addmm_(x, columns, beta=beta)
-            return
-        y[:, :even].view(parts, -1, 1).baddbmm_(split, x.T.expand(parts, -1, -1), beta=beta)
-        if even < y.size(1):
-            y[:, even:].addmm_(x, rest, beta=beta)
 
-    return side_by_side
+def ways_of(model: DecoderOnlyTransformer) -> dict[Shape, str]:
+    """The ways for the matrices in the order in which a token meets them; q, k, v are one."""
+    linears = []
+    for layer in model.layers:
+        heads, block = layer.attention, layer.feed_forward
+        linears += [[heads.W_q, heads.W_k, heads.W_v], [heads.W_o], [block.fc1], [block.fc2]]
+    linears.append([model.output_projection])
+    return choose([[linear.weight for linear in group] for group in linears])
 
 
 def normalize(norm: nn.LayerNorm) -> Callable[[Tensor], Tensor]:
@@ -142,30 +145,29 @@ def normalize(norm: nn.LayerNorm) -> Callable[[Tensor], Tensor]:
     return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
 
 
-def layer_step(layer: nn.Module, by_columns: bool) -> Callable[..., None]:
+def layer_step(layer: nn.Module, chosen: dict[Shape, str]) -> Callable[..., Tensor]:
     """The short path through one `DecoderLayer`.
 
-    It adds to the residual stream x (N, D) in place, writes q, k and v of the new positions into
-    `new` (N, 3 D), and attends from q (B, H, T, d) to keys and values (B, H, K, d): all are views
-    of the cache. One of B and T is 1, the other N; with T > 1, K = T.
+    It returns the residual stream (N, D) after x (N, D), writes q, k and v of the new positions
+    into `new` (N, 3 D), and attends from q (B, H, T, d) to keys and values (B, H, K, d): all are
+    views of the cache. One of B and T is 1, the other N; with T > 1, K = T.
     """
     heads, block = layer.attention, layer.feed_forward
     norm1, norm2 = normalize(layer.norm1), normalize(layer.norm2)
-    qkv = product(store(by_columns, heads.W_q, heads.W_k, heads.W_v))
-    out = product(store(by_columns, heads.W_o))
-    up, down = product(store(by_columns, block.fc1)), product(store(by_columns, block.fc2))
+    qkv, out = product(chosen, heads.W_q, heads.W_k, heads.W_v), product(chosen, heads.W_o)
+    up, down = product(chosen, block.fc1), product(chosen, block.fc2)
     up_bias, down_bias = block.fc1.bias, block.fc2.bias
 
-    def step(x: Tensor, new: Tensor, q: Tensor, keys: Tensor, values: Tensor) -> None:
-        qkv(new, norm1(x), beta=0)
+    def step(x: Tensor, new: Tensor, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        qkv(norm1(x), out=new)
         if q.size(2) == 1:
-            out(x, F.scaled_dot_product_attention(q, keys, values).flatten(1))
+            mixed = F.scaled_dot_product_attention(q, keys, values).flatten(1)
         else:
             mixed = F.scaled_dot_product_attention(q, keys, values, is_causal=True)
-            out(x, mixed.transpose(1, 2).flatten(2)[0])
-        hidden = up_bias.expand(x.size(0), -1).clone()
-        up(hidden, norm2(x))
-        down(x.add_(down_bias), hidden.relu_())
+            mixed = mixed.transpose(1, 2).flatten(2)[0]
+        x = out(mixed, x)
+        hidden = up(norm2(x), up_bias).relu_()
+        return down(hidden, x.add_(down_bias))
 
     return step
 
@@ -198,9 +200,7 @@ class FastTransformer(DecoderOnlyTransformer):
         head = getattr(past_kv, "head", None)
         if head is None or self.trains():
             return self.output_projection(hidden[:, -1:]), past_kv
-        logits = self.output_projection.bias.expand(hidden.size(0), -1).clone()
-        head(logits, hidden[:, -1])
-        return logits[:, None], past_kv
+        return head(hidden[:, -1], self.output_projection.bias)[:, None], past_kv
 
     def hidden(
         self, input_ids: Tensor, past_kv: Any, use_cache: bool
@@ -233,7 +233,7 @@ class FastTransformer(DecoderOnlyTransformer):
         x = torch.embedding(self.token_embedding.weight, ids.flatten())
         x.add_(self.pos_embedding.weight[start:end])
         for step, of_layer in zip(cache.steps, cache.views(start, end), strict=True):
-            step(x, *of_layer)
+            x = step(x, *of_layer)
         cache.length = end
         return x
 
@@ -264,10 +264,15 @@ class _LastOnly(nn.Module):
 def fast(
     model: DecoderOnlyTransformer, model_class: type[FastTransformer] = FastTransformer
 ) -> FastTransformer:
-    """A copy of the model that decodes by the short path: same weights, same logits to rounding."""
+    """A copy of the model that decodes by the short path: same weights, same logits to rounding.
+
+    The first time for a shape it takes a while, since it finds out how this machine likes its
+    products: under a second for a small model, a few for one of GPT-2's size.
+    """
     vocab_size, d_model = model.token_embedding.weight.shape
     d_ff = model.layers[0].feed_forward.fc1.out_features
     shape = (vocab_size, d_model, d_ff, model.num_layers, model.max_seq_len, model.num_heads)
     made = model_class(*shape, dropout=0.0).to(device=model.device, dtype=model.dtype)
     made.load_state_dict(model.state_dict())
+    ways_of(made)
     return made.eval()

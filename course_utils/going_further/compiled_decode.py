@@ -25,7 +25,7 @@ from torch._inductor import aoti_compile_and_package, aoti_load_package
 from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InvalidCxxCompiler
 
-from ..fast_decode import FastTransformer, RowCache, fast, product
+from ..fast_decode import FastTransformer, RowCache, fast, product, ways_of
 from ..generation import check_request
 from ..kv_cache import check_rollback
 from ..transformer import DecoderOnlyTransformer
@@ -86,7 +86,7 @@ class StepCache:
         self.keys = torch.empty(shape, dtype=model.dtype, device=model.device)
         self.values = torch.empty(shape, dtype=model.dtype, device=model.device)
         self.by_layer = [*self.keys, *self.values]
-        self.head = product(model.output_projection.weight)
+        self.head = product(ways_of(model), model.output_projection)
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store k, v (1, H, T, d) of the new positions; return views (1, H, K, d) of all."""
