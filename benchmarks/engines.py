@@ -3,7 +3,9 @@
 A process answers one request at a time; while others are timed it waits. So no contender shares
 threads, an allocator or a peak of memory with another.
 
-    python engines.py NAME SHAPE THREADS      (what a process runs; CTranslate2 has its own file)
+    python engines.py NAME SHAPE THREADS
+
+That is what a process runs; the two engines in C++ have files of their own.
 """
 
 import json
@@ -24,7 +26,7 @@ import torch
 from benchmarks.serve import Generate, serve
 from course_utils.fast_decode import fast
 from course_utils.going_further.compiled_decode import compiled
-from course_utils.going_further.roofline import weight_bytes
+from course_utils.going_further.roofline import in_turns, readers, weight_bytes
 from course_utils.transformer import DecoderOnlyTransformer
 
 HERE = Path(__file__).resolve().parent
@@ -111,12 +113,18 @@ def ctranslate2_spec(model: DecoderOnlyTransformer) -> Any:
 
 
 def memory_engine(model: DecoderOnlyTransformer) -> Generate:
-    """No engine: reads as many bytes as the weights of one token have, `new` times."""
-    words = torch.ones(weight_bytes(model) // 4)
+    """No engine: moves as many bytes as the weights of one token have, `new` times.
 
+    In the way that is fastest here, of those in `roofline.readers`.
+    """
+    ways = readers(weight_bytes(model))
+    with torch.no_grad():
+        fastest = ways[in_turns(ways).median().idxmin()]
+
+    @torch.no_grad()
     def read(prompt: list[int], new: int) -> list[int]:
         for _ in range(new):
-            words.sum()
+            fastest()
         return []
 
     return read
@@ -125,7 +133,8 @@ def memory_engine(model: DecoderOnlyTransformer) -> Generate:
 PLAIN, BY_COLUMNS = "course, plain", "course, plain by columns"
 FAST, COMPILED = "course, fast", "course, compiled"
 NO_CACHE, FAIR = "course, no cache", "course, fast, no cache"
-TRANSFORMERS, CTRANSLATE2, MEMORY = "transformers", "CTranslate2", "memory"
+TRANSFORMERS, CTRANSLATE2, ONNXRUNTIME = "transformers", "CTranslate2", "ONNX Runtime"
+MEMORY = "memory"
 ENGINES: dict[str, Callable[[DecoderOnlyTransformer], Generate]] = {
     PLAIN: generates,
     BY_COLUMNS: lambda model: generates(by_columns(model)),
@@ -148,6 +157,13 @@ class Contender:
         if name == CTRANSLATE2:
             ctranslate2_spec(course_model(shape)).save(self.folder.name)
             arguments = [HERE / "ctranslate2_engine.py", self.folder.name]
+        if name == ONNXRUNTIME:
+            import onnx
+
+            from benchmarks.onnx_graph import onnx_graph
+
+            onnx.save(onnx_graph(course_model(shape)), Path(self.folder.name) / "model.onnx")
+            arguments = [HERE / "onnxruntime_engine.py", self.folder.name]
         settings = {"OMP_NUM_THREADS": str(threads), "OMP_PROC_BIND": "true"}
         self.process = subprocess.Popen(
             [sys.executable, *map(str, arguments), str(threads)],

@@ -4,7 +4,7 @@
     python benchmarks/peers.py [--quick] [--shapes S M L] [--threads 2] [--rounds 5] [--out PREFIX]
 
 Writes PREFIX.csv (one row per contender, shape, threads and prompt length), PREFIX.png, and prints
-the table. The whole run takes about 20 minutes on two cores, `--quick` (S and M, two lengths)
+the table. The whole run takes about 25 minutes on two cores, `--quick` (S and M, two lengths)
 under three.
 
 What is timed, the same way for all: a greedy `generate` of 1 token after T (prefill), and of 65
@@ -17,10 +17,12 @@ soon, has twice as many. A ratio is taken within each round; the table has media
 quartiles too. `ids` says whether all the tokens are the plain model's.
 
 The limit is the time in which this machine, with these threads, reads what a token must read: all
-weights, once, and the keys and values of T positions. It is measured in the same rounds, as the sum
-over as many bytes as the weights have: small weights stay in the processor's cache, large ones
-come from memory, so each shape has a bandwidth of its own: the median of all its rounds. The share
-of the limit, though, is a ratio, and taken within each round like the others.
+weights, once, and the keys and values of T positions. It is measured in the same rounds, in the
+fastest of several ways of moving as many bytes as the weights have (`roofline.readers`): small
+weights stay in the processor's cache, large ones come from memory, so each shape has a bandwidth of
+its own: the median of all its rounds. The share of the limit, though, is a ratio, and taken within
+each round like the others. Nobody can be faster than the limit: where a share is above 1.02, the
+measurement of that shape has failed and is repeated, up to three times in all.
 
 Peak memory is that of one generation (Linux only), less what the process had after importing. A
 contender that has not what it needs, an engine or a compiler, is named and left out.
@@ -51,12 +53,14 @@ from benchmarks.engines import (
     FAST,
     MEMORY,
     NO_CACHE,
+    ONNXRUNTIME,
     PLAIN,
     SHAPES,
     TRANSFORMERS,
     Contender,
     course_model,
 )
+from course_utils.benchmark import ATTEMPTS
 from course_utils.going_further.compiled_decode import has_compiler
 from course_utils.going_further.plots_06 import peers
 from course_utils.going_further.roofline import cache_bytes, weight_bytes
@@ -65,11 +69,14 @@ from course_utils.plots import png
 LENGTHS = (10, 50, 100, 500, 1000)
 DECODED = {"S": 64, "M": 64, "L": 24}
 PAUSE = 0.3  # seconds, in which the threads of the one before go to sleep
-CACHED = (PLAIN, BY_COLUMNS, FAST, COMPILED, TRANSFORMERS, CTRANSLATE2)
+CACHED = (PLAIN, BY_COLUMNS, FAST, COMPILED, TRANSFORMERS, CTRANSLATE2, ONNXRUNTIME)
+ENGINES = (CTRANSLATE2, ONNXRUNTIME)  # the two that are engines and nothing else
+OURS = (PLAIN, BY_COLUMNS, FAST, COMPILED)
+MOST = 1.02  # no share of the limit can be larger
 UNCACHED = (NO_CACHE, FAIR)
 SHOWN = (
     *("shape", "threads", "tokens", "contender", "decode_ms", "limit_ms", "share_of_limit"),
-    *(f"decode_vs_{peer}" for peer in (TRANSFORMERS, CTRANSLATE2)),
+    *(f"decode_vs_{peer}" for peer in (TRANSFORMERS, *ENGINES)),
     *("prefill_ms", "peak_MB", "ids"),
 )
 
@@ -87,6 +94,7 @@ def contenders_for(shape: str, quick: bool) -> list[str]:
     missing = {
         TRANSFORMERS: importlib.util.find_spec("transformers") is None,
         CTRANSLATE2: importlib.util.find_spec("ctranslate2") is None,
+        ONNXRUNTIME: not all(importlib.util.find_spec(n) for n in ("onnx", "onnxruntime")),
         COMPILED: not has_compiler(),
     }
     for name in [name for name in names if missing.get(name)]:
@@ -142,6 +150,17 @@ def measure(shape: str, threads: int, rounds: int, quick: bool) -> pd.DataFrame:
     return times[times["round"] >= 0].reset_index(drop=True)
 
 
+def measure_again(*arguments: object) -> pd.DataFrame:
+    """As `measure`, but up to three times while somebody is faster than the limit."""
+    for attempt in range(1, ATTEMPTS + 1):
+        times = measure(*arguments)
+        largest = summary(times)["share_of_limit"].max()
+        if largest <= MOST:
+            break
+        print(f"Measurement {attempt}: {largest:.2f} of the limit was reached, so it is none.")
+    return times
+
+
 def summary(times: pd.DataFrame) -> pd.DataFrame:
     """One row per shape, threads, tokens and contender: what the CSV holds."""
     place = ["shape", "threads", "tokens"]
@@ -163,7 +182,7 @@ def summary(times: pd.DataFrame) -> pd.DataFrame:
             row |= {f"prefill_q{q}": prefill.quantile(q / 100) for q in (25, 75)}
             row["limit_ms"] = read[key[:2]] * times_the_weights * 1e3
             row["share_of_limit"] = (limit / by_round[name]).median()
-            for peer in (TRANSFORMERS, CTRANSLATE2):
+            for peer in (TRANSFORMERS, *ENGINES):
                 if peer in by_round:
                     row[f"decode_vs_{peer}"] = (by_round[peer] / by_round[name]).median()
                     row[f"prefill_vs_{peer}"] = (prefills[peer] / prefills[name]).median()
@@ -198,7 +217,7 @@ def machine() -> str:
 
 def versions() -> str:
     found = []
-    for package in ("torch", "transformers", "ctranslate2"):
+    for package in ("torch", "transformers", "ctranslate2", "onnxruntime"):
         if importlib.util.find_spec(package):
             found.append(f"{package} {version(package)}")
     return ", ".join(found)
@@ -219,7 +238,7 @@ def main() -> int:
     if ("S", given.threads) in runs and given.threads > 1 and not given.quick:
         runs.append(("S", 1))
     times = [
-        measure(*run, rounds * (2 if run[0] == "S" and not given.quick else 1), given.quick)
+        measure_again(*run, rounds * (2 if run[0] == "S" and not given.quick else 1), given.quick)
         for run in runs
     ]
     table = summary(pd.concat(times, ignore_index=True))
@@ -227,7 +246,7 @@ def main() -> int:
     given.out.with_suffix(".png").write_bytes(png(peers(table)))
     print(table[[name for name in SHOWN if name in table]].round(2).to_string(index=False))
     print(f"\n{table['machine'][0]}; {table['versions'][0]}")
-    return 0
+    return int(table["share_of_limit"].max() > MOST)
 
 
 if __name__ == "__main__":

@@ -39,8 +39,30 @@ def test_tasks_take_turns_and_the_first_round_is_not_counted():
 
 
 def test_bandwidth_is_bytes_over_seconds(monkeypatch):
-    monkeypatch.setattr(roofline, "in_turns", lambda *_: pd.DataFrame({"read": [0.5, 0.25, 0.1]}))
-    assert roofline.bandwidth([1000])[1000] == 4000
+    times = pd.DataFrame({"sum": [0.5, 0.25, 0.1], "copy": [0.5, 0.5, 1]})
+    monkeypatch.setattr(roofline, "in_turns", lambda *_: times)
+    assert roofline.bandwidth([1000]).loc[1000].to_dict() == {"sum": 4000, "copy": 2000}
+
+
+@pytest.mark.parametrize("size", [4096, 40_960, 45_000])
+def test_every_reader_moves_so_many_bytes(monkeypatch, size):
+    """Less what a row of 1024 numbers leaves over."""
+    made = []
+    ones = torch.ones
+    monkeypatch.setattr(torch, "ones", lambda *shape: made.append(ones(*shape)) or made[-1])
+    ways = roofline.readers(size)
+    assert set(ways) >= {"sum", "by rows", "by columns", "in parts"}
+    words = made[0]
+    assert size - 4096 < words.nbytes <= size
+    for name, read in ways.items():
+        with torch.no_grad():
+            found = read()
+        if name == "sum":
+            assert found == words.numel()
+        elif name == "copy":
+            assert 2 * found.nbytes == words.nbytes // 8192 * 8192
+        else:
+            assert (found == 1024).all() and found.shape == (1, len(words))
 
 
 def test_what_a_growing_cache_copies_is_counted():

@@ -31,6 +31,7 @@ PEERS = {
     "course, plain": {"color": GREEN, "linestyle": "-", "marker": "^"},
     "course, plain by columns": {"color": GREEN, "linestyle": ":", "marker": "x"},
     "CTranslate2": {"color": PURPLE, "linestyle": "-", "marker": "D"},
+    "ONNX Runtime": {"color": PURPLE, "linestyle": "--", "marker": "P"},
     "course, fast": {"color": SKY, "linestyle": "--", "marker": "s"},
     "course, compiled": {"color": SKY, "linestyle": "-", "marker": "v"},
 }

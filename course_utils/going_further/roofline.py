@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.benchmark import timer
 
+from ..products import ways
+
 
 def weight_bytes(model: nn.Module) -> int:
     """Bytes of weights that one token reads: all of them, but only a row of either embedding."""
@@ -41,18 +43,36 @@ def in_turns(
     return pd.DataFrame(seconds).iloc[1:]
 
 
-def bandwidth(sizes: Sequence[int], rounds: int = 7) -> pd.Series:
-    """Bytes per second at which all of PyTorch's threads read, by size in bytes: medians.
+def readers(size: int) -> dict[str, Callable[[], object]]:
+    """Ways to move that many bytes between memory and the processor, with PyTorch's threads of now.
 
-    A sum over a tensor of that size, again and again, so that a small one comes from the
-    processor's cache and a large one from memory.
+    A sum over a tensor; a copy, which reads one half and writes the other; and the products of
+    `products.ways`, over a matrix of that size.
+    """
+    words = torch.ones(max(1, size // 4096), 1024)
+    half, x, y = len(words) // 2, torch.ones(1, 1024), torch.empty(1, len(words))
+    found: dict[str, Callable[[], object]] = {"sum": words.sum}
+    if half:
+        found["copy"] = lambda: words[:half].copy_(words[half : 2 * half])
+    for name, way in ways(torch.float32).items():
+        product = way.of(words.T.contiguous().T if way.by_columns else words)
+        found[name] = lambda product=product: product(x, out=y)
+    return found
+
+
+def bandwidth(sizes: Sequence[int], rounds: int = 7) -> pd.DataFrame:
+    """Bytes per second, a row for each size in bytes, a column for each of the `readers`: medians.
+
+    The fastest of them is the nearest to what the machine can do. Each reads the same bytes again
+    and again, so that few come from the processor's cache and many from memory.
     """
     found = {}
     for size in sizes:
-        words = torch.ones(size // 4)
-        calls = max(1, 32_000_000 // size)
-        found[size] = size / in_turns({"read": words.sum}, rounds, calls)["read"].median()
-    return pd.Series(found)
+        calls = max(1, 16_000_000 // size)
+        with torch.no_grad():
+            seconds = in_turns(readers(size), rounds, calls)
+        found[size] = size / seconds.median()
+    return pd.DataFrame(found).T
 
 
 class Calls(TorchDispatchMode):
