@@ -13,6 +13,7 @@ from course_setup import PYTHON, add, call, setup
 USAGE = """usage: python3 course.py TASK [--cpu] [arguments for the task]
   lab     open the course in JupyterLab        (course.py lab --port 9999)
   test    run the tests and the notebooks      (course.py test -k softmax)
+          with numbers, only these notebooks and their tests (course.py test 04 05)
   train   train the course's model             (course.py train --fresh)
   site    make the course's site               (course.py site --out folder)
   setup   only set up .venv, which the other tasks do by themselves

@@ -431,28 +431,93 @@ def test_ctrl_c_lets_the_task_end_in_its_own_way(folder, task, slow, status, las
     assert "Traceback" not in seen
     folder.calls()
     assert folder.run(task).returncode == 0
-    again = {"train": ["train"], "setup": ["venv", "pip"], "test": ["pytest", "pytest"]}
+    again = {"train": ["train"], "setup": ["venv", "pip"], "test": ["pytest"]}
     assert folder.names() == again[task]
 
 
 # Running the tests
 
 
-def test_only_notebooks_with_times_run_alone(ready):
-    write_notebook(ready.path / "notebooks" / "01_attention.ipynb", ("code", "1", ["hide"], ""))
-    timed = ("code", "print(1)", ["nbval-ignore-output"], "1\n")
-    write_notebook(ready.path / "notebooks" / "05_latency_sweep.ipynb", timed)
-    assert ready.run("test", "-k", "softmax", "-x").returncode == 0
-    (_, units, variables), (_, notebooks, _) = ready.calls()
-    assert "tests" in units
+TIMED = ("code", "print(1)", ["nbval-ignore-output"], "1\n")
+
+
+@pytest.fixture
+def with_notebooks(ready):
+    """A copy that is set up and has four notebooks; times are in 03, 05 and 09."""
+    folder = ready.path / "notebooks"
+    write_notebook(folder / "03_generation.ipynb", TIMED)
+    write_notebook(folder / "04_kv_cache.ipynb", ("code", "1", ["hide"], ""))
+    write_notebook(folder / "05_latency_sweep.ipynb", TIMED, TIMED)
+    write_notebook(folder / "going_further" / "09_many_users.ipynb", TIMED)
+    return ready
+
+
+def test_only_notebooks_with_times_run_alone(with_notebooks):
+    assert with_notebooks.run("test", "-k", "softmax", "-x").returncode == 0
+    (_, units, variables), (_, notebooks, _) = with_notebooks.calls()
     assert ("-n" in units) == (os.cpu_count() > 1)
     assert variables["OMP_NUM_THREADS"] == "1"
-    assert {"notebooks/01_attention.ipynb", "--nbval", "--nbval-current-env"} <= set(units)
-    assert "notebooks/05_latency_sweep.ipynb" not in units
-    assert {"notebooks", "--nbval", "--nbval-current-env"} <= set(notebooks)
-    assert "--ignore=notebooks/01_attention.ipynb" in notebooks
+    beside = ["notebooks/03_generation.ipynb", "notebooks/04_kv_cache.ipynb", "tests"]
+    alone = ["notebooks/05_latency_sweep.ipynb", "notebooks/going_further/09_many_users.ipynb"]
+    assert units[:5] == [*beside, "--nbval", "--nbval-current-env"]
+    assert notebooks[:4] == [*alone, "--nbval", "--nbval-current-env"]
     assert "-n" not in notebooks
     assert units[-3:] == notebooks[-3:] == ["-k", "softmax", "-x"]
+
+
+def test_without_notebooks_with_times_there_is_one_part(ready):
+    assert ready.run("test").returncode == 0
+    assert ready.names() == ["pytest"]
+
+
+def test_numbers_choose_notebooks_and_their_tests(with_notebooks):
+    for name in ("checks_04", "checks_05", "chapter_09", "kv_cache", "speculative", "attention"):
+        (with_notebooks.path / "tests" / f"test_{name}.py").touch()
+    rooms = with_notebooks.path / "course_utils"
+    (rooms / "kv_cache.py").write_text('"""Two caches (notebook 04)."""\n')
+    (rooms / "attention.py").write_text('"""Attention (notebook 01), long before notebook 04."""')
+    (rooms / "going_further").mkdir()
+    (rooms / "going_further" / "speculative.py").write_text('"""Guesses (chapter 09)."""\n')
+    assert with_notebooks.run("test", "4", "09", "-n", "1").returncode == 0
+    (_, units, _), (_, alone, _) = with_notebooks.calls()
+    assert {word for word in units if word.startswith(("notebooks", "tests"))} == {
+        "notebooks/04_kv_cache.ipynb",
+        "tests/test_checks_04.py",
+        "tests/test_kv_cache.py",
+        "tests/test_chapter_09.py",
+        "tests/test_speculative.py",
+        "tests/test_notebooks.py",
+        "tests/test_exercises.py",
+        "tests/test_same_code.py",
+    }
+    assert alone[0] == "notebooks/going_further/09_many_users.ipynb"
+    assert "notebooks/05_latency_sweep.ipynb" not in units + alone
+    assert units[-2:] == alone[-2:] == ["-n", "1"]
+
+
+def test_the_count_is_that_of_the_chosen_notebooks(with_notebooks):
+    assert "output is not compared: 4\n" in with_notebooks.run("test").stdout
+    assert "output is not compared: 2\n" in with_notebooks.run("test", "05").stdout
+
+
+def test_an_unknown_number_is_told_which_there_are(with_notebooks):
+    done = with_notebooks.run("test", "05", "12")
+    assert done.returncode != 0
+    assert "There is no notebook 12. There are 03, 04, 05, 09." in done.stderr
+    assert with_notebooks.names() == []
+
+
+def test_every_notebook_has_tests_of_its_own(run_all):
+    for path in run_all.notebooks():
+        number = Path(path).name[:2]
+        if number.isdigit():
+            kind = "chapter" if "going_further" in path else "checks"
+            tests = run_all.tests_of(number)
+            assert f"tests/test_{kind}_{number}.py" in tests
+            assert all((ROOT / test).exists() for test in tests)
+    assert "tests/test_kv_cache.py" in run_all.tests_of("04")
+    assert "tests/test_fast_decode.py" in run_all.tests_of("06")
+    assert all((ROOT / test).exists() for test in run_all.DOCUMENTS)
 
 
 @pytest.mark.parametrize(
@@ -469,6 +534,7 @@ def test_only_notebooks_with_times_run_alone(ready):
         (5, 1, ["-k", "cell"], 1),
         (1, 5, ["-k", "softmax"], 1),
         (5, 5, ["-k", "nothing"], 5),
+        (5, 0, ["05"], 5),
         (-11, 0, [], -11),
     ],
 )
@@ -481,9 +547,9 @@ def test_status_is_that_of_the_part_that_failed(
     assert next(statuses, None) is None
 
 
-def test_interrupted_unit_tests_are_not_followed_by_notebooks(ready):
-    assert ready.run("test", PYTEST_STATUS="2").returncode == 2
-    assert ready.names() == ["pytest"]
+def test_interrupted_unit_tests_are_not_followed_by_notebooks(with_notebooks):
+    assert with_notebooks.run("test", PYTEST_STATUS="2").returncode == 2
+    assert with_notebooks.names() == ["pytest"]
 
 
 def write_notebook(path: Path, *cells: tuple) -> None:
@@ -518,19 +584,21 @@ def test_cells_that_are_not_compared_are_counted(ready):
 
 def test_notebook_with_a_wrong_output_fails(run_all, monkeypatch, tmp_path):
     """Runs the notebooks' part of `course.py test` for real."""
-    runs = []
-    monkeypatch.setattr(run_all, "pytest", lambda *arguments, **_: runs.append(arguments) or 0)
-    run_all.main([])
-    command = [sys.executable, "-m", "pytest", *runs[1]]
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     write_notebook(
         tmp_path / "notebooks" / "05_latency_sweep.ipynb",
         ("code", "import sys; print(sys.version_info[0])", [], "3\n"),
         ("code", "print(6 * 7)", [], "41\n"),
+        TIMED,
     )
+    runs = []
+    monkeypatch.setattr(run_all, "ROOT", tmp_path)
+    monkeypatch.setattr(run_all, "pytest", lambda *arguments, **_: runs.append(arguments) or 0)
+    run_all.main([])
+    command = [sys.executable, "-m", "pytest", *runs[1]]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1, done.stdout
-    assert "1 failed, 1 passed" in done.stdout
+    assert "1 failed, 2 passed" in done.stdout
 
 
 # JupyterLab
