@@ -1,5 +1,6 @@
 """The comparison with other engines: they compute the same model, and the ratios are ratios."""
 
+import contextlib
 import copy
 
 import pandas as pd
@@ -132,21 +133,28 @@ def test_a_limit_that_somebody_undercuts_is_measured_again(monkeypatch, capsys, 
     """`wrong` times the memory is slower than a decoder that has to read as much."""
     runs = []
 
-    def measure(*arguments):
+    def in_rounds(*arguments):
         runs.append(arguments)
         read = 0.005 if len(runs) <= wrong else 0.001
-        return pd.DataFrame(
-            [
-                measurement(PLAIN, 0, 0.004),
-                measurement(MEMORY, 0, read, prefill=None, ids=None),
-            ]
-        )
+        memory = measurement(MEMORY, 0, read, prefill=None, ids=None)
+        return pd.DataFrame([measurement(PLAIN, 0, 0.004), memory])
 
-    monkeypatch.setattr(peers, "measure", measure)
-    times = peers.measure_again("S", 1, 1, True)
-    assert runs == [("S", 1, 1, True)] * min(3, wrong + 1)
+    monkeypatch.setattr(peers, "running", lambda *_: contextlib.nullcontext(["the same"]))
+    monkeypatch.setattr(peers, "in_rounds", in_rounds)
+    times = peers.measure("S", 1, 1, True)
+    assert runs == [(["the same"], "S", 1, 1, True)] * min(3, wrong + 1)
     assert (peers.summary(times)["share_of_limit"].max() > peers.MOST) == (wrong == 3)
     assert capsys.readouterr().out.count("so it is none") == wrong
+
+
+def test_the_limit_is_the_fastest_way_of_each_round():
+    class Memory:
+        name = MEMORY
+
+        def run(self, prompt, new):
+            return {"seconds": new * [0.3, 0.1, 0.2][prompt[0]]}
+
+    assert peers.once(Memory(), [1, 2], 4) == {"decode": pytest.approx(0.1)}
 
 
 def test_prompts_leave_room_for_what_is_decoded():
