@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import socket
 import sys
 
 import nbformat
@@ -158,17 +159,30 @@ def test_an_all_reduce_leaves_what_came_in_and_a_copied_model_keeps_its_group():
 
 def test_a_rank_that_does_not_come_is_named_after_the_time_out():
     with pytest.raises(RuntimeError, match="Of 2 ranks, rank 0 waited in vain for rank 1"):
-        tp.launch(2, "hangs", timeout=100, patience=2)
+        tp.launch(2, "hangs", patience=3)
 
 
 def test_a_rank_that_fails_is_named_with_its_error():
     with pytest.raises(RuntimeError, match="Rank 1 of 2 failed: ValueError: something of this"):
-        tp.launch(2, "fails", timeout=100)
+        tp.launch(2, "fails")
 
 
 def test_processes_that_take_too_long_are_ended():
     with pytest.raises(TimeoutError, match="did not finish within 1 s"):
         tp.launch(1, "hangs", timeout=1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux keeps the counters that it reads")
+def test_bytes_sent_are_those_of_this_process_s_own_connections():
+    server = socket.create_server(("127.0.0.1", 0))
+    mine = socket.create_connection(server.getsockname())
+    with server, mine, server.accept()[0] as other:
+        before = run.sent_by_this_process()
+        mine.sendall(bytes(12_345))
+        assert len(other.recv(12_345, socket.MSG_WAITALL)) == 12_345
+        other.sendall(bytes(55))
+        assert len(mine.recv(55, socket.MSG_WAITALL)) == 55
+        assert run.sent_by_this_process() - before == 12_345 + 55
 
 
 SUMMARY = """

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from ..transformer import ROOT, DecoderLayer, DecoderOnlyTransformer
 
 T = TypeVar("T")
+START = 300.0  # seconds: on a busy machine the last process may come much later than the first
 
 
 class Call(NamedTuple):
@@ -75,17 +76,19 @@ class Group:
 class Processes(Group):
     """The processes that torchrun started, this one among them.
 
-    Raises RuntimeError in a rank that waits for longer than `timeout` seconds for another.
+    Raises RuntimeError in a rank that waits for longer than `timeout` seconds for another. How long
+    it takes until all have started does not count, up to `START` seconds.
     """
 
     OPS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX, "min": dist.ReduceOp.MIN}
 
-    def __init__(self, timeout: float = 30.0):
-        dist.init_process_group("gloo", timeout=timedelta(seconds=timeout))
+    def __init__(self, timeout: float = 60.0):
+        dist.init_process_group("gloo", timeout=timedelta(seconds=START))
+        self.all = dist.new_group(timeout=timedelta(seconds=timeout))
         super().__init__(dist.get_rank(), dist.get_world_size())
 
     def _combine(self, tensor: Tensor, op: str) -> Tensor:
-        dist.all_reduce(tensor, self.OPS[op])
+        dist.all_reduce(tensor, self.OPS[op], group=self.all)
         return tensor
 
 
@@ -408,7 +411,7 @@ PATIENCE = "COURSE_ALL_REDUCE_SECONDS"
 
 
 def launch(
-    size: int, *jobs: str, timeout: float = 120.0, patience: float = 30.0
+    size: int, *jobs: str, timeout: float = 600.0, patience: float = 60.0
 ) -> list[dict[str, Any]]:
     """Start `size` processes with torchrun; what each rank's jobs reported, by rank.
 
