@@ -66,7 +66,7 @@ def sweep(run: Run, rounds: int, device: str = "cuda") -> pd.DataFrame:
     """One row per contender and length: seconds of the whole generation, and what is gained."""
     model = run.make(device)
     prompt = torch.ones(run.batch, PROMPT, dtype=torch.long, device=device)
-    times = benchmark.sweep(model, prompt, run.tokens, rounds)
+    times = benchmark.sweep(model, prompt, [run.tokens] * rounds)
     times["token"] = times.groupby(["contender", "round"])["step"].transform(
         lambda step: step.rolling(WINDOW, min_periods=1).median()
     )

@@ -5,20 +5,23 @@ All times are in seconds, read from PyTorch's benchmark clock, which waits for t
 What is compared is interleaved: round after round, every contender runs once.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.benchmark import Timer, timer
+from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 from tqdm import tqdm
 
 from .generation import stream
 from .kv_cache import GrowingCache, PreallocatedCache
 
 LENGTHS = (10, 50, 100, 500, 1000)
+ROUNDS = (1000, 500, 500)  # tokens of each round of the sweep: the last half is slow, and run once
 NO_CACHE, GROWING, PREALLOCATED = "no cache", "growing cache", "preallocated cache"
 CACHES = {NO_CACHE: None, GROWING: GrowingCache, PREALLOCATED: PreallocatedCache}
 OWN_CACHE = "the model's own cache"
@@ -48,32 +51,95 @@ def measure_until(
     raise AssertionError(BUSY.format(attempts=attempts, problem=problem))
 
 
-def token_times(model: nn.Module, prompt: Tensor, num_tokens: int, contender: str) -> list[float]:
-    """Seconds from the start of a greedy generation until each of its tokens was there.
+def generation(
+    model: nn.Module, prompt: Tensor, num_tokens: int, contender: str
+) -> Iterator[Tensor]:
+    """The tokens of a greedy generation after a `prompt` (1, T).
 
-    The first entry is the prefill (the time to the first token). `prompt` is (1, T). `contender` is
-    one of `CACHES`, or `OWN_CACHE` for any model with the course's interface.
+    `contender` is one of `CACHES`, or `OWN_CACHE` for any model with the course's interface.
     """
     options = {"use_cache": contender != NO_CACHE}
-    times = []
-    start = timer()
     if contender in (GROWING, PREALLOCATED):
         options["past_kv"] = CACHES[contender](model, prompt.size(0))
-    for _ in stream(model, prompt, num_tokens, temperature=0, **options):
+    return stream(model, prompt, num_tokens, temperature=0, **options)
+
+
+def token_times(model: nn.Module, prompt: Tensor, num_tokens: int, contender: str) -> list[float]:
+    """Seconds from the start of a `generation` until each of its tokens was there.
+
+    The first entry is the prefill (the time to the first token).
+    """
+    times = []
+    start = timer()
+    for _ in generation(model, prompt, num_tokens, contender):
         times.append(timer() - start)
     return times
+
+
+class Asked(TorchDispatchMode):
+    """Keeps what PyTorch is asked for while this is active.
+
+    `calls` holds each function and its arguments, `operations` counts multiplications and
+    additions in matrix products, `copied` the bytes that `cat` and `copy_` write: what it costs
+    to append to a cache.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, tuple, dict[str, Any]]] = []
+        self.operations = self.copied = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        self.calls.append((func, args, kwargs))
+        result = func(*args, **kwargs)
+        name = func.overloadpacket.__name__
+        if "scaled_dot_product" in name:
+            self.operations += sdpa_flop_count(*(tensor.shape for tensor in args[:3]))
+        elif func.overloadpacket in flop_registry:
+            self.operations += flop_registry[func.overloadpacket](*args, **kwargs, out_val=result)
+        if name in ("cat", "copy_") and result.is_floating_point():
+            self.copied += args[1].nbytes if name == "copy_" else result.nbytes
+        return result
+
+    def again(self) -> None:
+        """Ask for the same once more, one call after the other."""
+        for func, args, kwargs in self.calls:
+            func(*args, **kwargs)
+
+
+def token_counts(
+    model: nn.Module,
+    prompt: Tensor,
+    num_tokens: int,
+    contenders: Sequence[str] = tuple(CACHES),
+) -> pd.DataFrame:
+    """What each token of the `generation` that `token_times` times asks PyTorch for.
+
+    Returns one row per token: contender, tokens, operations, copied (bytes; see `Asked`). Counts
+    are the same on every machine.
+    """
+    rows = []
+    for contender in contenders:
+        tokens = generation(model, prompt, num_tokens, contender)
+        for n in range(1, num_tokens + 1):
+            with Asked() as asked:
+                next(tokens)
+            rows.append((contender, n, asked.operations, asked.copied))
+    return pd.DataFrame(rows, columns=["contender", "tokens", "operations", "copied"])
 
 
 def sweep(
     model: nn.Module,
     prompt: Tensor,
-    num_tokens: int = max(LENGTHS),
-    rounds: int = 3,
+    rounds: Sequence[int] = ROUNDS,
     contenders: Sequence[str] = tuple(CACHES),
     run: Callable[..., list[float]] = token_times,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Time `rounds` interleaved generations of `num_tokens` tokens per contender.
+    """Time interleaved generations: in each round, of so many tokens, every contender runs once.
 
     A short generation that is not timed goes before each, so that no contender's first tokens pay
     for what the one before it left behind.
@@ -81,8 +147,8 @@ def sweep(
     (seconds since the start) and step (seconds for this token alone).
     """
     frames = []
-    plan = [(r, contender) for r in range(rounds) for contender in contenders]
-    for r, contender in tqdm(plan, desc="sweep", unit="generation", disable=not progress):
+    plan = [(*each, contender) for each in enumerate(rounds) for contender in contenders]
+    for r, num_tokens, contender in tqdm(plan, desc="sweep", disable=not progress):
         run(model, prompt, min(num_tokens, 20), contender)
         total = np.array(run(model, prompt, num_tokens, contender))
         step = np.diff(total, prepend=0.0)
@@ -93,7 +159,10 @@ def sweep(
 
 
 def totals(times: pd.DataFrame, lengths: Iterable[int] = LENGTHS) -> pd.DataFrame:
-    """Median, lowest and highest total seconds for each length (rows) and contender."""
+    """Median, lowest and highest total seconds for each length (rows) and contender.
+
+    Over the rounds that went so far.
+    """
     chosen = times[times["tokens"].isin(list(lengths))]
     groups = chosen.groupby(["tokens", "contender"], sort=False)["total"]
     return groups.agg(["median", "min", "max"]).unstack("contender").swaplevel(axis=1)
@@ -140,6 +209,38 @@ def prefill_times(
         for (contender, length), values in seconds.items()
     ]
     return pd.DataFrame(rows, columns=["contender", "tokens", "median", "low", "high"])
+
+
+@torch.no_grad()
+def parts(model: nn.Module, position: int, rounds: int = 40) -> pd.DataFrame:
+    """Seconds of each part of a pass over one token, with a cache that holds `position` tokens.
+
+    In turns with each part, the calls that it makes are made once more, one after the other,
+    without the model around them. Returns one row per part and round: part, round, calls (their
+    number), whole (seconds of the part), direct (seconds of the calls).
+    """
+    cache = PreallocatedCache(model, 1)
+    ids = torch.zeros(1, position, dtype=torch.long, device=model.device)
+    model(ids, past_kv=cache, use_cache=True)
+    tasks = {"embeddings": lambda x: model.embed(ids[:, :1], position)}
+    for i, layer in enumerate(model.layers):
+        tasks[f"layer {i + 1}"] = lambda x, i=i, layer=layer: layer(x, cache, i)
+    tasks["output"] = lambda x: model.output_projection(model.norm(x))
+    asked, x = {}, None
+    for name, task in tasks.items():
+        with Asked() as asked[name]:
+            x = task(x)
+    rows = []
+    for r in range(-1, rounds):  # round -1 is the warm-up
+        cache.truncate(position)
+        for name, task in tasks.items():
+            start = timer()
+            x = task(x)
+            middle = timer()
+            asked[name].again()
+            rows.append((name, r, len(asked[name].calls), middle - start, timer() - middle))
+    table = pd.DataFrame(rows, columns=["part", "round", "calls", "whole", "direct"])
+    return table[table["round"] >= 0]
 
 
 def operations(model: nn.Module, new_tokens: int, all_tokens: int) -> int:

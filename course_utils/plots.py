@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython.display import display
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator
@@ -81,8 +82,8 @@ def latency_sweep(
 
     `times` from `benchmark.sweep`, `steps` from `benchmark.per_token`, `fitted` from
     `benchmark.cost_model`. Points: the lengths of the sweep. Bands: lowest to highest round (left),
-    quartiles (right). The ratio in the title and at the arrow is the median over the rounds, with
-    the lowest and the highest.
+    quartiles (right). The ratio in the title and at the arrow is the median over the rounds that
+    went so far, with the lowest and the highest if there is more than one.
     """
     overhead, rate = fitted
     figure, (left, right) = panels(2, height=TALL, width_ratios=(1.4, 1))
@@ -112,10 +113,13 @@ def latency_sweep(
     left.hlines((slow, fast), most, beside, color=BLACK, linewidth=0.8)
     arrow = {"arrowstyle": "<->", "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0}
     left.annotate("", (beside, slow), (beside, fast), arrowprops=arrow)
-    said = f"{ratio.median():.1f} times\n({ratio.min():.1f} to {ratio.max():.1f})"
+    said = f"{ratio.median():.1f} times"
+    if ratio.count() > 1:
+        said += f"\n({ratio.min():.1f} to {ratio.max():.1f})"
     note = {"fontsize": 13, "fontweight": "bold", "annotation_clip": False} | OFFSET
     left.annotate(said, (beside, (slow + fast) / 2), (8, 0), va="center", **note)
     left.legend(fontsize=12)
+    _mark_rounds(left, times, height=0.58)  # below the legend
     for ax in (left, right):
         ax.set(xlim=(0, 1.03 * most), ylim=(0, None), xticks=np.linspace(0, most, 5))
         ax.tick_params(labelsize=12)
@@ -139,6 +143,25 @@ def _finding(tokens: int, ratio: pd.Series) -> str:
     if ratio.max() < 1:
         return f"{tokens} tokens: {1 / ratio.median():.1f} times slower with a KV cache"
     return f"{tokens} tokens: no clear difference with a KV cache"
+
+
+def _mark_rounds(ax: Axes, times: pd.DataFrame, height: float = 1) -> None:
+    """A line where some of the rounds end, and how many there are on either side of it.
+
+    The words are at this `height`, from 0 to 1.
+    """
+    ends = times.groupby("round")["tokens"].max()
+    for end in sorted(set(ends))[:-1]:
+        ax.axvline(end, color=GREY, linestyle=":", linewidth=1.2)
+        for places, going_on, side in ((-4, ends >= end, "right"), (4, ends > end, "left")):
+            count = int(going_on.sum())
+            text = f"{count} round" + "s" * (count > 1)
+            at = {
+                "xy": (end, height),
+                "xycoords": ("data", "axes fraction"),
+                "xytext": (places, -4),
+            }
+            ax.annotate(text, **at, ha=side, va="top", fontsize=SMALL, **OFFSET)
 
 
 def _ratio(times: pd.DataFrame, cache: str) -> pd.Series:
@@ -532,6 +555,7 @@ def gain(times: pd.DataFrame, lengths: np.ndarray) -> Figure:
     log_axes(ax, tuple(int(n) for n in lengths))
     ax.set(xlabel="tokens generated", ylabel="times faster than without a cache")
     ax.set(title="What a cache gains", xlim=(None, lengths[-1]))
+    _mark_rounds(ax, times)
     name_lines(ax, (1, "no gain", BLACK))
     return figure
 
