@@ -228,3 +228,16 @@ def test_weights_that_change_are_used_and_none_is_kept_twice(monkeypatch, name):
         assert torch.equal(decoder.generate(ids, 18, temperature=0), told)
         assert torch.equal(copy.deepcopy(decoder).generate(ids, 18, temperature=0), told)
     assert list(decoder.state_dict()) == list(first.state_dict())
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_a_copy_keeps_its_weights_when_those_of_the_first_change(monkeypatch, name):
+    always(monkeypatch, name)
+    first, second = (small_model(seed=seed, dtype=torch.float32) for seed in (1, 2))
+    decoder, ids = fast(first), random_ids(1, 6)
+    told = decoder.generate(ids, 18, temperature=0)
+    copied = copy.deepcopy(decoder)
+    copied.generate(ids, 2, temperature=0)
+    decoder.load_state_dict(second.state_dict())
+    assert torch.equal(copied.generate(ids, 18, temperature=0), told)
+    assert not torch.equal(decoder.generate(ids, 18, temperature=0), told)
