@@ -72,7 +72,9 @@ def test_the_fastest_way_wins_and_a_copy_has_to_pay(monkeypatch):
     assert products.choose(weights) == {(6, 4): "by columns", (7, 5): "by columns"}
 
 
-def test_the_choice_is_made_once_for_a_shape_a_kind_of_number_and_threads(monkeypatch):
+def test_the_choice_is_made_once_for_a_shape_a_kind_of_number_and_threads(
+    monkeypatch, three_threads
+):
     made = []
     times = products.relative_times
     monkeypatch.setattr(products, "CHOSEN", {})
@@ -86,6 +88,9 @@ def test_the_choice_is_made_once_for_a_shape_a_kind_of_number_and_threads(monkey
     fast(small_model(dtype=torch.float64))
     fast(small_model(dtype=torch.float32, d_ff=20))
     assert len(made) == 3
+    torch.set_num_threads(2)
+    fast(model)
+    assert len(made) == 4
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
