@@ -195,7 +195,7 @@ def relative_times(weights: Sequence[Tensor]) -> dict[Shape, dict[str, float]]:
     """
     every = ways(weights[0].dtype)
     weights = [weight.contiguous() for weight in enough(weights)]
-    rounds = min(20, max(5, READ // sum(weight.nbytes for weight in weights)))
+    rounds = min(20, max(9, READ // sum(weight.nbytes for weight in weights)))
     as_stored = [n for n, way in every.items() if not (way.by_columns or way.copies)]
     columns = [n for n, way in every.items() if way.by_columns]
     found: dict[Shape, dict[str, float]] = defaultdict(dict)

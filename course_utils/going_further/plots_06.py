@@ -83,7 +83,7 @@ def bandwidth(read: pd.DataFrame, marks: dict[str, int]) -> Figure:
         ax.annotate(name, (size / 1e6, 0.02), (3, 0), **at)
     ax.set(xscale="log", ylim=(0, None), xlabel="bytes read again and again (MB)")
     ax.xaxis.set_major_formatter("{x:g}")
-    ax.set(ylabel="bytes per second (GB/s)", title="Fast from the caches, slow from memory")
+    ax.set(ylabel="bytes per second (GB/s)", title="How fast this machine reads")
     name_lines(ax)
     return figure
 
@@ -104,9 +104,9 @@ def products(
             spread(ax, at, low[place] / 1e9, high[place] / 1e9, BLACK)
         for x, rate, top in zip(at, rates[place] / 1e9, tops / 1e9, strict=True):
             ax.annotate(f"{rate:.0f}", (x, top), (0, 2), ha="center", **OFFSET)
-    ax.set_xticks(range(len(rates)), rates.index)
+    ax.set_xticks(range(len(rates)), [name.replace(", ", ",\n") for name in rates.index])
     most = rates.max(axis=None) if high is None else high.max(axis=None)
-    ax.set(ylabel="weights read (GB/s)", title="One row times a matrix, three ways")
+    ax.set(ylabel="weights read (GB/s)", title="One row times a matrix")
     ax.set_ylim(0, 1.25 * most / 1e9)
     ax.grid(axis="x", visible=False)
     ax.legend(loc="upper left", ncols=2)
