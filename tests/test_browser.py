@@ -1,9 +1,7 @@
 """The course in JupyterLab, as a student meets it in Chromium.
 
 python -m pytest -m browser tests/test_browser.py
-python -m pytest -m browser tests/test_browser.py -k "not time_is_measured"
 
-Chapters that measure time need the machine for themselves; the others may run beside other tests.
 With BROWSER_SCREENSHOTS=FOLDER each notebook is kept there in pictures, as it was at the end.
 """
 
@@ -14,17 +12,14 @@ from pathlib import Path
 import nbformat
 import pytest
 from browser_tools import SCREENSHOTS, Lab, Student, copy_course
+from run_all import is_timed, notebooks
 
 from course_utils.transformer import ROOT
 
 pytestmark = pytest.mark.browser
-NOTEBOOKS = [
-    *sorted((ROOT / "notebooks").glob("*.ipynb")),
-    *sorted((ROOT / "notebooks" / "going_further").glob("*.ipynb")),
-]
-MEASURE_TIME = "05", "06", "07", "09", "10"
-TIMED = [path for path in NOTEBOOKS if path.name.startswith(MEASURE_TIME)]
-UNTIMED = [path for path in NOTEBOOKS if path not in TIMED]
+NOTEBOOKS = {ROOT / path: is_timed(path, ignored) for path, ignored in notebooks().items()}
+TIMED = [path for path, timed in NOTEBOOKS.items() if timed]
+UNTIMED = [path for path, timed in NOTEBOOKS.items() if not timed]
 EXERCISES = ROOT / "notebooks" / "exercises"
 
 
@@ -85,9 +80,12 @@ def test_run_all_cells_finishes_without_an_error(opened, path):
     run_all(opened, path)
 
 
-@pytest.mark.parametrize("path", TIMED, ids=lambda path: path.stem)
-def test_run_all_cells_where_time_is_measured(opened, path):
-    run_all(opened, path)
+class TestRunAllCellsWhereTimeIsMeasured:
+    """These take as long as all others together: with `--dist loadscope`, a worker of their own."""
+
+    @pytest.mark.parametrize("path", TIMED, ids=lambda path: path.stem)
+    def test_finishes_without_an_error(self, opened, path):
+        run_all(opened, path)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +101,7 @@ def test_run_all_cells_where_time_is_measured(opened, path):
 )
 def test_what_goes_wrong_is_seen(opened, course, source, problem):
     cells = [nbformat.v4.new_code_cell(text) for text in ("1 + 1", source, "2 + 2")]
-    metadata = nbformat.read(NOTEBOOKS[0], as_version=4).metadata
+    metadata = nbformat.read(UNTIMED[0], as_version=4).metadata
     notebook = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
     nbformat.write(notebook, course / "notebooks" / "broken.ipynb")
     problems = opened("broken.ipynb").run_all(seconds=8)

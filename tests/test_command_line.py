@@ -13,6 +13,7 @@ from helpers import cases_for, small_model
 from test_transformer import RunsCode, assignment_state
 
 from course_utils import __main__ as command_line
+from course_utils.evaluation import TEST_CASES, load_test_cases
 from course_utils.transformer import DecoderOnlyTransformer
 
 TESTS = Path(__file__).parent
@@ -106,10 +107,17 @@ def test_the_shipped_model_passes_its_ten_cases(cli):
     assert "(10/10)" in cli("--mode", "evaluate")[1]
 
 
-def test_the_shipped_models_cache_passes_its_ten_cases(cli):
+def test_the_shipped_models_cache_passes_its_first_cases(cli, monkeypatch):
+    """All ten are run by notebook 04, which takes a while."""
+
+    def first(path):
+        assert path == TEST_CASES
+        return load_test_cases(path)[:3]
+
+    monkeypatch.setattr(command_line, "load_test_cases", first)
     status, out, _ = cli("--mode", "kv_evaluate")
     assert status == 0
-    assert "  Pass rate: 100.00% (10/10)" in out
+    assert "  Pass rate: 100.00% (3/3)" in out
     assert "  Filled to max_seq_len: passed" in out
 
 
