@@ -36,7 +36,7 @@ def built(model_class, reference):
 
 
 class Replay:
-    """Stands in for a model of the catalogue: what it ran for an earlier diagnosis is remembered.
+    """Takes the place of a model of the catalogue: what it ran for an earlier diagnosis is remembered.
 
     Every diagnosis asks each of them for the same probes in the same order, up to some probe.
     """
