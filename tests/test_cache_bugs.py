@@ -36,7 +36,7 @@ def built(model_class, reference):
 
 
 class Replay:
-    """Takes the place of a model of the catalogue: what it ran for an earlier diagnosis is remembered.
+    """Takes the place of a model of the catalogue; remembers what that ran for earlier diagnoses.
 
     Every diagnosis asks each of them for the same probes in the same order, up to some probe.
     """
