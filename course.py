@@ -8,7 +8,7 @@ if not (3, 11) <= sys.version_info[:2] <= (3, 14):  # an old Python must parse t
     sys.exit("The course needs Python 3.11 to 3.14, and this is " + sys.version.split()[0] + ". "
              "Install one from https://www.python.org/downloads and start course.py with it.")
 
-from course_setup import PYTHON, add, call, setup
+from setup.course_setup import PYTHON, add, call, setup
 
 USAGE = """usage: python3 course.py TASK [--cpu] [arguments for the task]
   lab     open the course in JupyterLab        (course.py lab --port 9999)
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent
 def lab_command() -> list:
     """What opens JupyterLab, also as root in a container and on a machine without a display."""
     command = [PYTHON, "-m", "jupyterlab", "--ServerApp.root_dir=" + str(ROOT)]
-    command.append("--LabApp.app_settings_dir=" + str(ROOT / "lab_settings"))  # asks about no news
+    command.append("--LabApp.app_settings_dir=" + str(ROOT / "setup" / "lab"))  # asks about no news
     first = min((path.name for path in ROOT.glob("notebooks/*.ipynb")), default="")
     command.append("--LabApp.default_url=/lab/tree/notebooks/" + first)
     if hasattr(os, "geteuid") and os.geteuid() == 0:
@@ -41,7 +41,7 @@ def main(arguments: list) -> int:
         "lab": lab_command(),
         "test": [PYTHON, "tests/run_all.py"],
         "train": [PYTHON, "-m", "course_utils.train"],
-        "site": [PYTHON, "-m", "website"],
+        "site": [PYTHON, "-m", "authoring.site"],
         "setup": [],
     }
     if task not in commands:

@@ -1,6 +1,6 @@
 """The student edition: the worked notebooks without solutions and outputs, in notebooks/exercises.
 
-    python -m grading.exercises
+    python -m authoring.exercises
 
 nbgrader's own preprocessors make it, so that the result is what nbgrader calls an assignment.
 """
@@ -24,6 +24,8 @@ from .go_on import GO_ON
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 STUB = 'raise NotImplementedError("Your turn: the card above says what to build.")'
+DO_IT = re.compile(r"> \*\*\[Do it yourself\]\((?:\.\./)?exercises/(.+?)\)\*\* · (.+)\n>\n")
+SEE_IT = "> **[See it worked]({folder}{name})** · [start here](../00_start_here.ipynb)\n>\n"
 WORDS = "\n>\n> Words: [glossary](glossary.ipynb) · letters: [notation](notation.ipynb)"
 STEPS = (LockCells, ClearSolutions, ClearOutput, CheckCellMetadata, ComputeChecksums)
 
@@ -55,6 +57,8 @@ def student_edition(
         if grading.get("grade") and not handout:
             exercise = grading["grade_id"].removesuffix("_check")
             cells.append(_go_on(GO_ON.get(exercise) or without_marks(worked[exercise]), cell["id"]))
+    see_it = SEE_IT.format(folder="../going_further/" if chapter else "../", name=r"\1")
+    cells[0].source = DO_IT.sub("" if handout else see_it, cells[0].source)
     notebook.cells = cells
     return notebook
 
@@ -81,7 +85,7 @@ def write_all(folder: Path = NOTEBOOKS / "exercises") -> list[Path]:
     folder.mkdir(exist_ok=True)
     written = []
     for path in [*NOTEBOOKS.glob("*.ipynb"), *NOTEBOOKS.glob("going_further/*.ipynb")]:
-        if re.match(r"\d\d_", path.name):
+        if re.match(r"(?!00)\d\d_", path.name):
             chapter = path.parent != NOTEBOOKS
             notebook = student_edition(nbformat.read(path, as_version=4), chapter=chapter)
             written.append(folder / path.name)

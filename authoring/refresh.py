@@ -1,8 +1,8 @@
 """Run the worked notebooks again, each from the top in a fresh kernel, and keep what changed.
 
-    python -m grading.refresh              all of them, one after the other
-    python -m grading.refresh 02 07        only these
-    python -m grading.refresh --timings    new times too, with the pictures drawn from them
+    python -m authoring.refresh              all of them, one after the other
+    python -m authoring.refresh 02 07        only these
+    python -m authoring.refresh --timings    new times too, with the pictures drawn from them
 
 The first notebook that fails, warns, or prints a path of this machine ends it and stays as it was.
 At the end the student edition is made anew. 05's last figure is the README's picture, too.
@@ -25,7 +25,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
-from website.extract import figure
+from authoring.site.extract import figure
 
 from .exercises import NOTEBOOKS, write_all
 
@@ -147,7 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Refresh the notebooks with these numbers, or all; returns the exit status, 0 if all ran."""
     paths = [*NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"), *NOTEBOOKS.glob("*/[0-9][0-9]_*.ipynb")]
     paths = {path.name[:2]: path for path in paths if path.parent.name != "exercises"}
-    parser = argparse.ArgumentParser(prog="python -m grading.refresh")
+    parser = argparse.ArgumentParser(prog="python -m authoring.refresh")
     parser.add_argument("numbers", nargs="*", metavar="NN", help="only these notebooks")
     parser.add_argument("--timings", action="store_true", help="new times too, and their pictures")
     given = parser.parse_args(arguments)
@@ -160,7 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
         except Refused as reason:
             print(f"not rewritten. {reason}")
             return 1
-        if paths[number].stem == "05_latency_sweep":
+        if paths[number].stem == "06_latency_sweep":
             picture, _ = figure(paths[number], "The latency sweep")
             (NOTEBOOKS / "latency_sweep.png").write_bytes(picture)
     write_all()

@@ -24,9 +24,9 @@ sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "tests"))
 import torch
 
 from benchmarks.serve import Generate, serve
-from course_utils.fast_decode import fast
-from course_utils.going_further.compiled_decode import compiled
-from course_utils.going_further.roofline import in_turns, readers, weight_bytes
+from course_utils.going_further.speed.compiled_decode import compiled
+from course_utils.going_further.speed.fast_decode import fast
+from course_utils.going_further.speed.roofline import in_turns, readers, weight_bytes
 from course_utils.transformer import DecoderOnlyTransformer
 
 READERS = 3

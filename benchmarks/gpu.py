@@ -1,4 +1,4 @@
-"""The sweep of notebook 05 and the attention of chapter 07, timed on an NVIDIA GPU.
+"""The sweep of notebook 06 and the attention of chapter 08, timed on an NVIDIA GPU.
 
     python benchmarks/gpu.py [--rounds 5] [--out benchmarks/gpu]
 
@@ -38,8 +38,8 @@ from course_utils.transformer import DecoderOnlyTransformer, fuse_attention, loa
 PROMPT = 10  # tokens
 WINDOW = 20  # the tokens before a length, of which `token_ms` is the median
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
-HEADS = ((4, 32), (16, 64))  # number of heads, numbers per head; the first are chapter 07's
-PLAIN, KERNEL, SDPA = "plain", "chapter 07 in Triton", "PyTorch's SDPA"
+HEADS = ((4, 32), (16, 64))  # number of heads, numbers per head; the first are chapter 08's
+PLAIN, KERNEL, SDPA = "plain", "course, in Triton", "PyTorch's SDPA"
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 
 
@@ -88,7 +88,7 @@ def ways(dtype: torch.dtype) -> dict[str, Callable[[Tensor, Tensor, Tensor], Ten
     """The ways to compute attention, on q, k and v (B, H, N, d); the course's kernel is float32."""
     found = {PLAIN: attention, SDPA: F.scaled_dot_product_attention}
     if dtype == torch.float32 and torch.cuda.is_available():
-        from course_utils.going_further.flash_triton import flash_triton
+        from course_utils.going_further.flash.flash_triton import flash_triton
 
         found[KERNEL] = lambda q, k, v: flash_triton(q, k, v)[0]
     return found

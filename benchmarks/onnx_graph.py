@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from course_utils.products import below
+from course_utils.going_further.speed.products import below
 from course_utils.transformer import DecoderOnlyTransformer
 
 

@@ -63,9 +63,9 @@ from benchmarks.engines import (
     course_model,
 )
 from course_utils.benchmark import ATTEMPTS
-from course_utils.going_further.compiled_decode import has_compiler
-from course_utils.going_further.plots_06 import peers
-from course_utils.going_further.roofline import cache_bytes, weight_bytes
+from course_utils.going_further.speed.compiled_decode import has_compiler
+from course_utils.going_further.speed.figures import peers
+from course_utils.going_further.speed.roofline import cache_bytes, weight_bytes
 from course_utils.plots import png
 
 LENGTHS = (10, 50, 100, 500, 1000)
@@ -172,7 +172,7 @@ def summary(times: pd.DataFrame) -> pd.DataFrame:
     """One row per shape, threads, tokens and contender: what the CSV holds."""
     place = ["shape", "threads", "tokens"]
     rows = []
-    read = times[times["contender"] == MEMORY].groupby(place[:2])["decode"].median()
+    read = times[times["contender"] == MEMORY].groupby(place[:2])["decode"].min()
     for key, group in times.groupby(place, sort=False):
         by_round = group.pivot(index="round", columns="contender", values="decode")
         prefills = group.pivot(index="round", columns="contender", values="prefill")

@@ -1,22 +1,20 @@
-"""Honest timing of generation, with and without a cache, and a model of what it should cost
-(notebook 05).
+"""Honest timing of generation, with and without a cache, and what it should cost (notebook 06).
 
 All times are in seconds, read from PyTorch's benchmark clock, which waits for the device to finish.
 What is compared is interleaved: round after round, every contender runs once.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.benchmark import Timer, timer
-from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 from tqdm import tqdm
 
+from .counting import Asked
 from .generation import stream
 from .kv_cache import GrowingCache, PreallocatedCache
 
@@ -74,40 +72,6 @@ def token_times(model: nn.Module, prompt: Tensor, num_tokens: int, contender: st
     for _ in generation(model, prompt, num_tokens, contender):
         times.append(timer() - start)
     return times
-
-
-class Asked(TorchDispatchMode):
-    """Keeps what PyTorch is asked for while this is active.
-
-    `calls` holds each function and its arguments, `operations` counts multiplications and
-    additions in matrix products, `copied` the bytes that `cat` and `copy_` write: what it costs
-    to append to a cache.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[tuple[Any, tuple, dict[str, Any]]] = []
-        self.operations = self.copied = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        self.calls.append((func, args, kwargs))
-        result = func(*args, **kwargs)
-        name = func.overloadpacket.__name__
-        if "scaled_dot_product" in name:
-            self.operations += sdpa_flop_count(*(tensor.shape for tensor in args[:3]))
-        elif func.overloadpacket in flop_registry:
-            self.operations += flop_registry[func.overloadpacket](*args, **kwargs, out_val=result)
-        if name in ("cat", "copy_") and result.is_floating_point():
-            self.copied += args[1].nbytes if name == "copy_" else result.nbytes
-        return result
-
-    def again(self) -> None:
-        """Ask for the same once more, one call after the other."""
-        for func, args, kwargs in self.calls:
-            func(*args, **kwargs)
 
 
 def token_counts(

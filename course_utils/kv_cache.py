@@ -1,7 +1,8 @@
 """Two key/value caches behind one small interface (notebook 04).
 
-A cache belongs to one sequence (or one batch of sequences of equal length) of one model. It is
-opaque to the caller of `forward`: whatever `forward` returned goes back in. Both caches have
+A cache belongs to one sequence (or one batch of sequences of equal length) of one model, and takes
+its shape from the model: num_layers, num_heads, d_head, max_seq_len, dtype and device. It is opaque
+to the caller of `forward`: whatever `forward` returned goes back in. Both caches have
 
     batch_size              sequences, side by side
     length                  positions stored so far
@@ -13,13 +14,8 @@ opaque to the caller of `forward`: whatever `forward` returned goes back in. Bot
 Shapes: B batch, H num_heads, Q new positions, K all positions, d d_head.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
-from torch import Tensor
-
-if TYPE_CHECKING:
-    from .transformer import DecoderOnlyTransformer
+from torch import Tensor, nn
 
 
 def check_rollback(length: int, stored: int) -> None:
@@ -34,7 +30,7 @@ def check_rollback(length: int, stored: int) -> None:
 class GrowingCache:
     """Grows by concatenation: each append copies everything stored so far into a new tensor."""
 
-    def __init__(self, model: "DecoderOnlyTransformer", batch_size: int):
+    def __init__(self, model: nn.Module, batch_size: int):
         shape = (batch_size, model.num_heads, 0, model.d_head)
         self.batch_size = batch_size
         empty = torch.empty(shape, dtype=model.dtype, device=model.device)
@@ -71,7 +67,7 @@ class GrowingCache:
 class PreallocatedCache:
     """Room for `max_seq_len` positions, taken once; an append writes the new positions only."""
 
-    def __init__(self, model: "DecoderOnlyTransformer", batch_size: int):
+    def __init__(self, model: nn.Module, batch_size: int):
         shape = (model.num_layers, batch_size, model.num_heads, model.max_seq_len, model.d_head)
         self.batch_size = batch_size
         self.keys = torch.empty(shape, dtype=model.dtype, device=model.device)

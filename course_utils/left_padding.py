@@ -1,4 +1,4 @@
-"""Prompts of different length in one batch: the shorter ones are padded on the left.
+"""Prompts of different length in one batch, the shorter ones padded on the left (notebook 05).
 
     ids, padding = left_pad(prompts)
     cache = model.padded_cache(padding)

@@ -1,8 +1,8 @@
 """The decoder-only transformer (notebook 02), with the cache that notebook 04 adds to it.
 
 Pre-norm blocks, learned positions, ReLU feed-forward, final LayerNorm, untied output projection.
-`DecoderOnlyTransformer` holds the course's last version. The two parts that later notebooks build,
-`kv_cache` and `generation`, are imported where they are used, so that this file works without them.
+`DecoderOnlyTransformer` holds the course's last version, which uses what notebooks 03 and 04 build:
+`generation` and `kv_cache`. Neither of them imports this file: they take any model of its form.
 
 Shapes: B batch, T number of tokens, D d_model, F d_ff, V vocab_size, S max_seq_len.
 """
@@ -23,6 +23,8 @@ from .attention import (
     attention_weights,
     causal_mask,
 )
+from .generation import generate
+from .kv_cache import PreallocatedCache
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "model_state_dict.pt"
@@ -146,8 +148,6 @@ class DecoderOnlyTransformer(nn.Module):
 
     def new_cache(self, batch_size: int) -> KeyValueStore:
         """An empty cache for `batch_size` sequences of this model."""
-        from .kv_cache import PreallocatedCache
-
         return PreallocatedCache(self, batch_size)
 
     def generate(
@@ -162,8 +162,6 @@ class DecoderOnlyTransformer(nn.Module):
 
         `temperature=0` is greedy.
         """
-        from .generation import generate
-
         return generate(self, input_ids, max_new_tokens, temperature, use_cache, **options)
 
 

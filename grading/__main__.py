@@ -13,7 +13,7 @@ from . import sandbox
 from .batch import grade
 from .judge import NotFitToGrade
 
-NOTEBOOKS = ("01", "02", "03", "04", "05")
+NOTEBOOKS = ("01", "02", "03", "04", "05", "06")
 NEEDED = {"nbgrader": "instructor", "distributed": "cluster"}
 
 

@@ -34,7 +34,7 @@ class Submission:
 
 
 def submissions(folder: Path, notebook: str) -> Iterator[Submission]:
-    """What is handed in for `notebook` ("01" to "05"): one file or folder for each student.
+    """What is handed in for `notebook` ("01" to "06"): one file or folder for each student.
 
     Raises OSError if `folder` cannot be read.
     """

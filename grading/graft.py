@@ -36,10 +36,10 @@ class Exercise:
 
 @cache
 def master(notebook: str) -> NotebookNode:
-    """The worked notebook "01" to "05". Raises ValueError for any other."""
+    """The worked notebook "01" to "06". Raises ValueError for any other."""
     found = sorted(NOTEBOOKS.glob(f"{notebook}_*.ipynb"))
     if not found:
-        raise ValueError(f"There is no notebook {notebook!r}: choose from 01 to 05.")
+        raise ValueError(f"There is no notebook {notebook!r}: choose from 01 to 06.")
     return nbformat.read(found[0], as_version=4)
 
 
@@ -118,7 +118,7 @@ def _methods(room: str, class_name: str, *names: str) -> str:
 
 
 def piece(name: str) -> str:
-    """Code that a probe stands on: the course's answer to an exercise, or a part of notebook 04."""
+    """Code that a probe stands on: the course's answer to an exercise, or a part of 04 or 05."""
     if name == "bases":
         return _bases()
     if name == "patients":
@@ -142,7 +142,8 @@ def _bases() -> str:
 
 
 def _cell(start: str) -> str:
-    return next(c.source for c in master("04").cells if start in c.source and c.cell_type == "code")
+    cells = [*master("04").cells, *master("05").cells]
+    return next(c.source for c in cells if start in c.source and c.cell_type == "code")
 
 
 def graft(name: str, answer: Answer, seed: int) -> NotebookNode:

@@ -297,7 +297,7 @@ _show(lambda: [beam_search(_model, _ids[:1], 3, beams) for beams in (1, 2, 40)])
 """,
     ),
     "token_times": Probe(
-        "05",
+        "06",
         (),
         CLOCK
         + """
@@ -319,7 +319,7 @@ _show(lambda: token_times(_start, _clock))
 """,
     ),
     "measure": Probe(
-        "05",
+        "06",
         (),
         CLOCK
         + """
@@ -341,7 +341,7 @@ _show(lambda: any(a == b for a, b in zip(_log[3:], _log[4:], strict=False)))
 """,
     ),
     "operations": Probe(
-        "05",
+        "06",
         ("causal_mask", "attention", "multi_head", "feed_forward", "decoder_layer", "model"),
         MODEL
         + """
@@ -351,7 +351,7 @@ _show(lambda: [operations(_model, n, t) for n, t in _sizes])
 """,
     ),
     "exponent": Probe(
-        "05",
+        "06",
         (),
         """
 _tokens = np.array([10.0, 20.0, 50.0, 100.0, 500.0])
@@ -434,7 +434,7 @@ _show(lambda: _at == [_cache.keys[1].data_ptr()])
     ),
     **{
         f"patient_{number}": Probe(
-            "04",
+            "05",
             (
                 *("bases", "growing_cache", "cached_attention", "cached_layer", "cached_model"),
                 *("patients", f"sick_{number}"),
@@ -444,7 +444,7 @@ _show(lambda: _at == [_cache.keys[1].data_ptr()])
         for number in (1, 2, 3, 4)
     },
     "reorder": Probe(
-        "04",
+        "05",
         ("bases", "growing_cache"),
         CACHE
         + """
@@ -452,7 +452,7 @@ _rows = torch.cat([torch.tensor([1, 0]), torch.randint(2, (_whole(1, 4),), gener
 
 
 def _reordered():
-    cache = GrowingCache(_made_for, 2)
+    cache = ReorderedCache(_made_for, 2)
     _appended(cache, _portions)
     cache.reorder(_rows)
     return [cache.batch_size, _appended(cache, [(k[_rows], v[_rows]) for k, v in _portions])]

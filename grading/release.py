@@ -23,18 +23,23 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from .exercises import student_edition, without_marks
+from authoring.exercises import student_edition, without_marks
+
 from .graft import BASES, NOTEBOOKS, PACKAGE, ROOT, built
 
-NUMBERS = ("01", "02", "03", "04", "05")
+NUMBERS = ("01", "02", "03", "04", "05", "06")
 BUILT = {"attention": "01", "transformer": "02", "generation": "03"}
 ANSWERS = BASES | {"generation": (*BASES["generation"], "generate", "beam_search")}
-BY_NOTEBOOK_05 = ("attention", "transformer", "generation", "kv_cache", "left_padding")
-AS_IN_THE_COURSE = {"stories": "01", "evaluation": "05"} | dict.fromkeys(BY_NOTEBOOK_05, "05")
+AS_IN_THE_COURSE = {
+    "stories": "01",
+    **dict.fromkeys(("attention", "transformer", "generation", "kv_cache"), "05"),
+    **dict.fromkeys(("left_padding", "evaluation"), "06"),
+}
+LEFT_OUT = {("kv_cache", "05"): "reorder"}  # a method that is an answer to this notebook
 NEVER = {"__init__", "__main__", "train"}
 OF_THE_SAME_NAME_ONLY = {("benchmark", "token_times")}
 LISTS = ("pyproject.toml", "constraints.txt", "environment.yml")
-AS_THEY_ARE = ("course.py", "course_setup.py", "lab_settings/overrides.json", *LISTS)
+AS_THEY_ARE = ("course.py", "setup/course_setup.py", "setup/lab/overrides.json", *LISTS)
 DATA = ("model_state_dict.pt", "data/model_config.json")
 GPU_SWEEP = "benchmarks/gpu_sweep.csv"
 IMPORTS = {
@@ -65,7 +70,7 @@ ARCHIVED = (1980, 1, 1, 0, 0, 0)
 
 
 def release(notebook: str, out: Path) -> Path:
-    """Write the hand-out of notebook "01" to "05" into `out`, and a zip of it; return the folder.
+    """Write the hand-out of notebook "01" to "06" into `out`, and a zip of it; return the folder.
 
     Raises ValueError for another notebook, or if the notebook uses a name that is an answer to it;
     FileExistsError if what is in the way is not an untouched hand-out.
@@ -206,7 +211,7 @@ def _write_package(folder: Path, notebook: str, used: dict[str, set[str]]) -> No
     offered = {}
     for room in sorted({*used, *_built_before(notebook)}):
         source = _readable(room, notebook)
-        missing = sorted(used.get(room, set()) - set(_bound(source)))
+        missing = sorted(used.get(room, set()) - set(_bound(source, (PACKAGE / room).is_dir())))
         given_away = [
             name for name in missing if name in later and (room, name) not in OF_THE_SAME_NAME_ONLY
         ]
@@ -218,30 +223,50 @@ def _write_package(folder: Path, notebook: str, used: dict[str, set[str]]) -> No
         if missing:
             offered[room] = missing
             source = _with_sealed(source, room, missing)
-        (folder / f"{room}.py").write_text(source, encoding="utf-8")
+        if (PACKAGE / room).is_dir() and not missing:
+            shutil.copytree(PACKAGE / room, folder / room, ignore=shutil.ignore_patterns("__py*"))
+        else:
+            (folder / f"{room}.py").write_text(source, encoding="utf-8")
     (folder / "sealed.bin").write_bytes(_sealed(offered))
 
 
 def _built_before(notebook: str) -> list[str]:
     """The modules that a student may read, whether the notebook uses them or not."""
-    if notebook == "05":
-        return list(BY_NOTEBOOK_05)
-    return [room for room, number in BUILT.items() if number < notebook]
+    given = [room for room, number in AS_IN_THE_COURSE.items() if "01" < number <= notebook]
+    return given or [room for room, number in BUILT.items() if number < notebook]
 
 
 def _readable(room: str, notebook: str) -> str:
     """The part of a module that the student may read; a docstring if it is all sealed."""
     if AS_IN_THE_COURSE.get(room, "99") <= notebook:
-        return (PACKAGE / f"{room}.py").read_text(encoding="utf-8")
+        source = _file(room).read_text(encoding="utf-8")
+        return _without(source, LEFT_OUT.get((room, notebook)))
     if BUILT.get(room, "99") < notebook:
         source = without_marks(built(room, ANSWERS[room]))
         return f'"""Built in notebook {BUILT[room]}."""\n{IMPORTS[room]}\n\n{source}\n'
     return '"""The names that the notebook uses; what is behind them is sealed."""\n'
 
 
-def _bound(source: str) -> Iterator[str]:
-    """All names that a module's source defines at its top."""
+def _file(room: str) -> Path:
+    package = PACKAGE / room / "__init__.py"
+    return package if package.exists() else PACKAGE / f"{room}.py"
+
+
+def _without(source: str, method: str | None) -> str:
+    """A module's source without the methods of this name."""
+    lines = source.splitlines(keepends=True)
+    classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+    for part in reversed([part for node in classes for part in node.body]):
+        if method and getattr(part, "name", "") == method:
+            del lines[part.lineno - 1 : part.end_lineno + 1]
+    return "".join(lines)
+
+
+def _bound(source: str, passes_on: bool = False) -> Iterator[str]:
+    """All names that a module's source defines at its top; a package's also passes on others'."""
     for node in ast.parse(source).body:
+        if passes_on and isinstance(node, ast.ImportFrom):
+            yield from (alias.name for alias in node.names)
         if hasattr(node, "name"):
             yield node.name
         elif isinstance(node, ast.Assign):
@@ -258,7 +283,12 @@ def _with_sealed(source: str, room: str, names: list[str]) -> str:
 
 
 def _sealed(offered: dict[str, list[str]]) -> bytes:
-    paths = sorted(path for path in PACKAGE.glob("*.py") if path.stem not in NEVER)
-    sources = {path.stem: path.read_text(encoding="utf-8") for path in paths}
+    files = [path.relative_to(PACKAGE) for path in sorted(PACKAGE.rglob("*.py"))]
+    names = {path: ".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in files}
+    sources = {
+        name: (PACKAGE / path).read_text(encoding="utf-8")
+        for path, name in names.items()
+        if name not in NEVER and path.parts[0] != "going_further"
+    }
     content = json.dumps({"offered": offered, "sources": sources}, sort_keys=True)
     return base64.b85encode(zlib.compress(content.encode(), 9))

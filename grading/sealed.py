@@ -19,11 +19,13 @@ FOLDER = Path(__file__).resolve().parent
 def _open() -> Callable[[str, str], object]:
     """The function `offer` below. The modules are in none of Python's lists, only in here."""
     content = json.loads(zlib.decompress(base64.b85decode((FOLDER / "sealed.bin").read_bytes())))
+    within = {f"{room.rpartition('.')[0]}." for room in content["sources"]}
     loaded = {}
 
     def load(room):
         if room not in loaded:
             module = loaded[room] = ModuleType(f"course_utils.{room}")
+            module.__package__ = room if f"{room}." in within else room.rpartition(".")[0]
             module.__file__ = str(FOLDER / f"{room} (sealed)")
             module.__builtins__ = vars(builtins) | {"__import__": find}
             exec(compile(content["sources"][room], module.__file__, "exec"), vars(module))
@@ -32,11 +34,14 @@ def _open() -> Callable[[str, str], object]:
     def find(name, globals=None, locals=None, fromlist=(), level=0):
         if level == 0:
             return builtins.__import__(name, globals, locals, fromlist)
-        if name:
-            return load(name)
-        package = ModuleType("course_utils")
-        vars(package).update({room: load(room) for room in fromlist})
-        return package
+        parts = globals["__package__"].split(".")
+        parts = [part for part in (*parts[: len(parts) + 1 - level], *name.split(".")) if part]
+        module = load(".".join(parts)) if parts else ModuleType("course_utils")
+        for word in fromlist:
+            room = ".".join([*parts, word])
+            if room in content["sources"] and not hasattr(module, word):
+                setattr(module, word, load(room))
+        return module
 
     def offer(room: str, name: str) -> object:
         """`name` of course_utils.`room`. Raises ImportError for what is not in this hand-out."""

@@ -13,10 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# Here something is not compared, but no time has to be undisturbed: 03's are measured again if they
-# were, and 11 has none.
-BESIDE_OTHERS = ("03", "11")
-DOCUMENTS = ("tests/test_notebooks.py", "tests/test_exercises.py", "tests/test_same_code.py")
+DOCUMENTS = ("test_notebooks.py", "test_exercises.py", "test_same_code.py")
 
 
 def pytest(*arguments: str, **variables: str) -> int:
@@ -43,21 +40,16 @@ def notebooks() -> dict[str, int]:
     return {path.relative_to(ROOT).as_posix(): ignored(path) for path in found}
 
 
-def is_timed(notebook: str, ignored: int) -> bool:
-    """Whether a notebook measures times that other work on the machine would falsify."""
-    return ignored > 0 and not Path(notebook).name.startswith(BESIDE_OTHERS)
-
-
 def tests_of(number: str) -> list[str]:
     """The test files of a notebook, by their names.
 
-    They end with its number, or are called as a room of the package which says in its first lines
-    that it belongs there, as `(notebook 04)` or `(chapter 06)`.
+    They end with its number, or are called as a room of the package, or as its folder, where that
+    says in its first lines that it belongs there: `(notebook 04)` or `(chapter 07)`.
     """
-    names = [f"test_*_{number}.py"]
+    names = [f"test_*_{number}.py", *DOCUMENTS]
     for room in (ROOT / "course_utils").rglob("*.py"):
         if re.search(rf"\((notebook|chapter) {number}\b", room.read_text(encoding="utf-8")[:300]):
-            names.append(f"test_{room.name}")
+            names += [f"test_{room.name}", f"test_{room.parent.name}.py"]
     found = {path for name in names for path in (ROOT / "tests").rglob(name)}
     return sorted(path.relative_to(ROOT).as_posix() for path in found)
 
@@ -67,30 +59,25 @@ def chosen(numbers: list[str]) -> tuple[list[str], list[str]]:
     every = {Path(path).name[:2]: path for path in notebooks() if Path(path).name[:2].isdigit()}
     if unknown := [number for number in numbers if number not in every]:
         sys.exit(f"There is no notebook {' or '.join(unknown)}. There are {', '.join(every)}.")
-    tests = [path for number in numbers for path in tests_of(number)]
-    return [every[number] for number in numbers], [*tests, *DOCUMENTS]
+    tests = {path for number in numbers for path in tests_of(number)}
+    return [every[number] for number in numbers], sorted(tests)
 
 
 def main(arguments: list[str]) -> int:
-    """Unit tests and untimed notebooks, two at a time; then, alone, the notebooks with times.
+    """The notebooks and the tests, two at a time: times are compared as ratios, in turns.
 
-    What differs from run to run is not compared, and nearly always a time: so these are known.
+    What differs from run to run is not compared; how many cells that are is said at the end.
     """
     numbers = [word.zfill(2) for word in itertools.takewhile(str.isdigit, arguments)]
     arguments = arguments[len(numbers) :]
     every = notebooks()
     paths, tests = chosen(numbers) if numbers else (list(every), ["tests"])
-    timed = [path for path in paths if is_timed(path, every[path])]
-    untimed = [path for path in paths if path not in timed]
     nbval = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=300"]
-    two = ["-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"]  # as given: 04 is longest
+    two = ["-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"]  # the longest first
     workers = two if (os.cpu_count() or 1) > 1 else []
-    statuses = [pytest(*untimed, *tests, *nbval, *workers, *arguments, OMP_NUM_THREADS="1")]
-    if timed and statuses != [2]:  # 2: interrupted
-        statuses.append(pytest(*timed, *nbval, *arguments))
+    status = pytest(*paths, *tests, *nbval, *workers, *arguments, OMP_NUM_THREADS="1")
     print("Notebook cells whose output is not compared:", sum(every[path] for path in paths))
-    fine = (0, 5) if arguments else (0,)  # 5: nothing here, when -k picked tests of the other part
-    return next((status for status in statuses if status not in fine), min(statuses))
+    return status
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Make the site: `python -m website` writes it to `_site`, and any warning is an error."""
+"""Make the site: `python -m authoring.site` writes it to `_site`, and any warning is an error."""
 
 import argparse
 import importlib.util
@@ -29,7 +29,7 @@ def build(root: Path = ROOT, site: Path = SITE) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Make the site, say where it is, and return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m website", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m authoring.site", description=__doc__)
     parser.add_argument("--out", type=Path, default=SITE, help="the folder to write (_site)")
     site = parser.parse_args(arguments).out.resolve()
     if missing := [name for name in NEEDS if importlib.util.find_spec(name) is None]:

@@ -8,7 +8,7 @@ ONE_FILE = "tex-svg-full.js"  # all of MathJax that the course needs, without fo
 
 project = html_title = "KV Cache from Scratch"
 language = "en"
-extensions = ["myst_nb", "sphinx.ext.mathjax", "website.pages"]
+extensions = ["myst_nb", "sphinx.ext.mathjax", "authoring.site.pages"]
 
 nb_execution_mode = "off"
 nb_merge_streams = True

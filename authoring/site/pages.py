@@ -41,7 +41,7 @@ def read_source(app: Sphinx, docname: str, source: list[str]) -> None:
     if kind == ".ipynb":
         suffix = " · exercises" if docname.startswith(EXERCISES) else ""
         zipped = Path(app.srcdir, ZIP).exists()
-        links = links_on_top(docname, app.env.found_docs, zipped)
+        links = links_on_top(docname, zipped)
         source[0] = for_readers(source[0], links, suffix)
     elif kind == ".md":
         if docname == "README":

@@ -6,10 +6,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-CODE = ("course_utils", "grading", "benchmarks")
-PLAIN = ("*.md", "*.toml", "*.yml", "*.txt", "*.cff", "LICENSE*", "course*.py", "data/README.md")
+CODE = ("course_utils", "grading", "benchmarks", "setup")
+PLAIN = ("*.md", "*.toml", "*.yml", "*.txt", "*.cff", "LICENSE*", "course.py", "data/README.md")
 OWN = {name: name for name in ("index.md", "code.md")}
 OWN["exercises.md"] = "notebooks/exercises/index.md"
 ZIP = "kv-cache-course.zip"
@@ -67,20 +67,10 @@ def alt_texts(cell: dict) -> list[str]:
     return [m["image/png"]["alt"] for m in metadata if "alt" in m.get("image/png", {})]
 
 
-def links_on_top(docname: str, docnames: set[str], zipped: bool) -> str:
-    """Markdown that leads from a notebook to its exercise, or back, and to the files."""
+def links_on_top(docname: str, zipped: bool) -> str:
+    """Markdown that leads from a notebook to the files."""
     folder, _, name = docname.rpartition("/")
     download = f"{{download}}`Download the notebook <{name}.ipynb>`"
-    if folder == "notebooks/exercises":
-        homes = ("notebooks", "notebooks/going_further")
-        home = next(home for home in homes if f"{home}/{name}" in docnames)
-        way = "../" + home.removeprefix("notebooks").removeprefix("/")
-        first = f"[Read the worked notebook]({way.rstrip('/')}/{name}.ipynb)"
-    elif f"notebooks/exercises/{name}" in docnames:
-        way = "../exercises" if folder.endswith("going_further") else "exercises"
-        first = f"[Open the exercise]({way}/{name}.ipynb)"
-    else:
-        first = ""
     course = f"{{download}}`Download the course </{ZIP}>`" if zipped else ""
     note = NOT_RUN if folder == "notebooks/exercises" else ""
-    return "\n".join([":::{container} page-actions", first, download, course, ":::", "", note])
+    return "\n".join([":::{container} page-actions", download, course, ":::", "", note])

@@ -1,4 +1,4 @@
-"""`python -m grading.refresh`, on small notebooks: what it rewrites, and what it leaves alone.
+"""`python -m authoring.refresh`, on small notebooks: what it rewrites, and what it leaves alone.
 
 python -m pytest -m instructor tests/test_refresh.py
 """
@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-refresh = pytest.importorskip("grading.refresh", reason="needs nbgrader")
+refresh = pytest.importorskip("authoring.refresh", reason="needs nbgrader")
 pytestmark = pytest.mark.instructor
 TAG = {"tags": ["nbval-ignore-output"]}
 PICTURE = """

@@ -18,11 +18,11 @@ import pytest
 import torch
 from helpers import cases_for, small_model
 
-import website.__main__ as website
+import authoring.site.__main__ as website
+from authoring.site import extract
+from authoring.site.stage import ZIP, alt_texts, for_readers, links_on_top, pack, stage
 from course_utils import cache_bugs
 from course_utils.transformer import ROOT
-from website import extract
-from website.stage import ZIP, alt_texts, for_readers, links_on_top, pack, stage
 
 WIDTHS = (1280, 390)
 SCHEMES = ("dark", "light")
@@ -37,7 +37,7 @@ A_PAGE_OF_EACH_KIND = {  # of which axe sees everything, and of others their own
     "INSTRUCTORS.html",
     "course_utils/attention.html",
     "notebooks/04_kv_cache.html",
-    "notebooks/going_further/07_flash_attention.html",
+    "notebooks/going_further/08_flash_attention.html",
     "notebooks/glossary.html",
     "notebooks/exercises/04_kv_cache.html",
 }
@@ -391,7 +391,7 @@ def test_a_broken_link_is_seen(page, is_broken, tmp_path):
 
 
 FOLDERS = (ROOT / "notebooks", ROOT / "notebooks" / "going_further")
-WORKED = sorted(path for folder in FOLDERS for path in folder.glob("[01]*.ipynb"))
+WORKED = sorted(path for folder in FOLDERS for path in folder.glob("[01]*.ipynb"))[1:]  # from 01 on
 
 
 @pytest.mark.parametrize("path", WORKED, ids=lambda path: path.stem)
@@ -411,18 +411,18 @@ def test_a_readme_without_a_map_is_an_error():
 
 def test_the_sweep_is_taken_from_its_notebook():
     picture, alt = extract.figure(
-        ROOT / "notebooks" / "05_latency_sweep.ipynb", "The latency sweep"
+        ROOT / "notebooks" / "06_latency_sweep.ipynb", "The latency sweep"
     )
     assert picture.startswith(b"\x89PNG") and len(alt) > 100
     with pytest.raises(LookupError, match="No such figure"):
-        extract.figure(ROOT / "notebooks" / "05_latency_sweep.ipynb", "No such figure")
+        extract.figure(ROOT / "notebooks" / "06_latency_sweep.ipynb", "No such figure")
 
 
 QUESTION = "where is the red key?"
 
 
 def test_the_table_of_wrong_caches_is_taken_from_its_notebook():
-    html = extract.table(ROOT / "notebooks" / "04_kv_cache.ipynb", QUESTION)
+    html = extract.table(ROOT / "notebooks" / "05_is_it_right.ipynb", QUESTION)
     rows = re.findall(r"<th>(\w+)</th>\s*<td>", html)
     assert rows == list(cache_bugs.CATALOGUE)
     two = extract.accessible(extract.only(html, ["stale", "mask_columns"]))
@@ -433,7 +433,7 @@ def test_the_table_of_wrong_caches_is_taken_from_its_notebook():
     with pytest.raises(LookupError, match="no_such_cache"):
         extract.only(html, ["no_such_cache"])
     with pytest.raises(LookupError, match="0 tables"):
-        extract.table(ROOT / "notebooks" / "04_kv_cache.ipynb", "no such column")
+        extract.table(ROOT / "notebooks" / "05_is_it_right.ipynb", "no such column")
 
 
 def test_the_name_of_an_index_stands_beside_the_names_of_the_columns():
@@ -452,7 +452,7 @@ def test_the_name_of_an_index_stands_beside_the_names_of_the_columns():
 
 def test_the_landing_page_counts_right():
     """27 of 32 pass the assignment's check, and the six rows that are shown are among them."""
-    page = (ROOT / "website" / "index.md").read_text(encoding="utf-8")
+    page = (ROOT / "authoring" / "site" / "index.md").read_text(encoding="utf-8")
     reference = small_model(dtype=torch.float32)
     cases = cases_for(reference)
     passing = {
@@ -489,7 +489,7 @@ def test_readers_see_no_marks_for_graders_and_get_alt_texts_and_links():
     given = [
         cell["metadata"]["mystnb"]["image"]["alt"] for cell in cells if "mystnb" in cell["metadata"]
     ]
-    assert alts == given and len(alts) > 5
+    assert alts == given and len(alts) > 3
 
 
 def test_the_course_can_be_downloaded_where_git_knows_it(tmp_path):
@@ -505,13 +505,13 @@ def test_the_course_can_be_downloaded_where_git_knows_it(tmp_path):
 
 def test_without_git_no_download_is_offered(tmp_path, monkeypatch):
     assert not pack(tmp_path, tmp_path / ZIP)
-    monkeypatch.setattr("website.stage.pack", pack_nothing)
+    monkeypatch.setattr("authoring.site.stage.pack", pack_nothing)
     stage(ROOT, tmp_path)
     for page in ("index.md", "notebooks/exercises/index.md"):
         text = (tmp_path / page).read_text(encoding="utf-8")
         assert ZIP not in text and "the course's folder" in text
-    assert ZIP not in links_on_top("notebooks/glossary", set(), zipped=False)
-    assert ZIP in links_on_top("notebooks/glossary", set(), zipped=True)
+    assert ZIP not in links_on_top("notebooks/glossary", zipped=False)
+    assert ZIP in links_on_top("notebooks/glossary", zipped=True)
 
 
 def pack_nothing(root, file):

@@ -16,7 +16,8 @@ from course_utils import __main__ as command_line
 from course_utils.evaluation import TEST_CASES, load_test_cases
 from course_utils.transformer import DecoderOnlyTransformer
 
-TESTS = Path(__file__).parent
+ROOT = Path(__file__).resolve().parents[2]
+SUPPORT = ROOT / "tests" / "support"
 SHAPE = {"vocab_size": 50, "d_model": 16, "d_ff": 32, "num_layers": 2, "max_seq_len": 24}
 
 
@@ -91,13 +92,13 @@ def test_somebody_elses_class_is_judged(cli, files, tmp_path):
 
 @pytest.mark.parametrize("mode", ["evaluate", "kv_evaluate", "benchmark"])
 def test_a_class_that_shares_nothing_with_the_course_but_its_interface(cli, files, mode):
-    foreign = f"{TESTS / 'foreign_model.py'}:TupleCacheTransformer"
+    foreign = f"{SUPPORT / 'foreign_model.py'}:TupleCacheTransformer"
     status, out, err = cli("--mode", mode, "--model", foreign, *files)
     assert (status, err) == (0, ""), out
 
 
 def test_somebody_elses_class_tells_a_story_with_the_shipped_weights(cli):
-    foreign = f"{TESTS / 'foreign_model.py'}:TupleCacheTransformer"
+    foreign = f"{SUPPORT / 'foreign_model.py'}:TupleCacheTransformer"
     status, out, _ = cli("--mode", "generate", "--model", foreign, "--max_new_tokens", 7)
     assert status == 0
     assert out.strip().endswith("It is in the wooden box.")
@@ -237,7 +238,7 @@ def test_bad_test_cases_end_in_one_line(cli, files, tmp_path, change, words):
         (["--num_heads", "3"], "num_heads=3"),
         (["--device", "abacus"], "'abacus' is not available"),
         (["--model", "nowhere.py:Model"], "expected FILE.py:ClassName"),
-        (["--model", f"{TESTS / 'foreign_model.py'}:Nothing"], "no torch.nn.Module class"),
+        (["--model", f"{SUPPORT / 'foreign_model.py'}:Nothing"], "no torch.nn.Module class"),
         (["--mode", "generate", "--prompt", "Mia put the red kea"], "'kea' is not one of"),
         (["--mode", "generate", "--max_new_tokens", "9000"], "do not fit"),
         (["--mode", "benchmark", "--max_seq_len", "15"], "does not fit the model"),
@@ -249,7 +250,7 @@ def test_bad_flags_end_in_one_line(cli, files, flags, words):
 
 def test_it_runs_as_a_module(files):
     command = [sys.executable, "-m", "course_utils", "--mode", "evaluate", *map(str, files)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=TESTS.parent)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
     assert "  Pass rate: 100.00% (2/2)" in done.stdout
 

@@ -434,7 +434,7 @@ def test_no_kernel_knows_an_answer_before_it_has_been_judged():
     from grading.graft import course_answer, exercises, piece
     from grading.probes import PROBES
 
-    for number in ("01", "02", "03", "04", "05"):
+    for number in ("01", "02", "03", "04", "05", "06"):
         order = list(exercises(number))
         for name in order:
             given = [piece(other) for other in PROBES[name].needs]
@@ -459,9 +459,10 @@ def test_five_hundred_submissions_and_the_strangest_files_get_their_rows(tmp_pat
     Path(os.fsdecode(bytes(folder) + b"/not \xff utf-8.ipynb")).write_bytes(stub)
     book = grade(folder, tmp_path / "out", "01", SEED).groupby("student")["status"].first()
     assert len(book) == 506
-    assert list(book[[f"student {n:03}" for n in range(500)]].drop("student 007")) == [
-        "not done"
-    ] * 499
+    assert (
+        list(book[[f"student {n:03}" for n in range(500)]].drop("student 007"))
+        == ["not done"] * 499
+    )
     assert book["student 007"] == "holds no notebook 01_....ipynb"
     assert book["student 007.ipynb"] == book["'=cmd()"] == book["not ? utf-8"] == "not done"
     assert "no regular file" in book["a pipe"]
@@ -474,7 +475,7 @@ def test_every_course_answer_is_right_and_each_is_judged_alone(tmp_path):
     from grading.batch import grade_one
     from grading.graft import exercises, master
 
-    for number in ("02", "04", "05"):
+    for number in ("02", "04", "05", "06"):
         path = tmp_path / f"{number}.ipynb"
         nbformat.write(master(number), path)
         assert grade_one(path, number, 5, True) == dict.fromkeys(exercises(number), "right")
@@ -483,7 +484,7 @@ def test_every_course_answer_is_right_and_each_is_judged_alone(tmp_path):
     assert list(found.values()) == ["wrong", "right", "right", "right"]
 
 
-MISTAKES_IN_04 = {
+MISTAKES = {
     "growing_cache": ("dim=2", "dim=-2 if layer else 0"),
     "cached_attention": ("self.attend(q, k, v)", "attention.attention(q, k, v)"),
     "cached_model": ("arange(start, start +", "arange(0,"),
@@ -497,19 +498,22 @@ MISTAKES_IN_04 = {
 }
 
 
-def test_notebook_04_is_graded_without_a_right_cache_in_reach(tmp_path):
+def test_caches_are_graded_without_a_right_one_in_reach(tmp_path):
     """Every answer wrong: none is right. An answer that reaches for the right one finds none."""
     from grading.batch import grade_one
     from grading.graft import exercises, master, piece
 
-    path = tmp_path / "04.ipynb"
-    notebook = nbformat.from_dict(json.loads(json.dumps(master("04"))))
-    for name, (right, wrong) in MISTAKES_IN_04.items():
-        cell = notebook.cells[index_of(notebook, name)]
-        assert right in cell.source, name
-        cell.source = cell.source.replace(right, wrong)
-    nbformat.write(notebook, path)
-    assert grade_one(path, "04", 5, True) == dict.fromkeys(exercises("04"), "wrong")
+    assert {*exercises("04"), *exercises("05")} == set(MISTAKES)
+    for number in ("04", "05"):
+        path = tmp_path / f"{number}.ipynb"
+        notebook = nbformat.from_dict(json.loads(json.dumps(master(number))))
+        for name in exercises(number):
+            right, wrong = MISTAKES[name]
+            cell = notebook.cells[index_of(notebook, name)]
+            assert right in cell.source, name
+            cell.source = cell.source.replace(right, wrong)
+        nbformat.write(notebook, path)
+        assert grade_one(path, number, 5, True) == dict.fromkeys(exercises(number), "wrong")
     given = {name: " ".join(map(piece, grading_needs(name))) for name in exercises("04")}
     assert all("torch.cat" not in given[name] for name in ("growing_cache", "preallocated_cache"))
     assert "cache.append" not in given["cached_attention"]

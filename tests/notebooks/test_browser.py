@@ -1,6 +1,6 @@
 """The course in JupyterLab, as a student meets it in Chromium.
 
-python -m pytest -m browser tests/test_browser.py
+python -m pytest -m browser tests/notebooks/test_browser.py
 
 With BROWSER_SCREENSHOTS=FOLDER each notebook is kept there in pictures, as it was at the end.
 """
@@ -12,14 +12,14 @@ from pathlib import Path
 import nbformat
 import pytest
 from browser_tools import SCREENSHOTS, Lab, Student, copy_course
-from run_all import is_timed, notebooks
+from run_all import notebooks
 
 from course_utils.transformer import ROOT
 
 pytestmark = pytest.mark.browser
-NOTEBOOKS = {ROOT / path: is_timed(path, ignored) for path, ignored in notebooks().items()}
-TIMED = [path for path, timed in NOTEBOOKS.items() if timed]
-UNTIMED = [path for path, timed in NOTEBOOKS.items() if not timed]
+NOTEBOOKS = [ROOT / path for path in notebooks()]
+CHAPTERS = [path for path in NOTEBOOKS if path.parent.name == "going_further"]
+CORE = [path for path in NOTEBOOKS if path not in CHAPTERS]
 EXERCISES = ROOT / "notebooks" / "exercises"
 
 
@@ -57,11 +57,11 @@ def opened(browser, jupyterlab, request):
     jupyterlab.close_notebooks()
 
 
-def test_the_readmes_first_command_opens_the_first_notebook(browser, course, tmp_path):
+def test_the_readmes_first_command_opens_the_front_door(browser, course, tmp_path):
     assert "\npython3 course.py lab " in (ROOT / "README.md").read_text(encoding="utf-8")
     with Lab(course, tmp_path, free_port()) as lab:
         student = Student(browser, lab.url)
-        assert student.page.get_by_role("heading", name="01 · Attention").is_visible()
+        assert student.page.get_by_role("heading", name="00 · Start here").is_visible()
         student.page.wait_for_timeout(3000)  # time for JupyterLab's question about its news
         assert student.page.get_by_text("news").count() == 0
         assert not student.thrown
@@ -75,7 +75,7 @@ def run_all(opened, path):
     assert student.run_all() == []
 
 
-@pytest.mark.parametrize("path", UNTIMED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
 def test_run_all_cells_finishes_without_an_error(opened, path):
     run_all(opened, path)
 
@@ -83,7 +83,7 @@ def test_run_all_cells_finishes_without_an_error(opened, path):
 class TestRunAllCellsWhereTimeIsMeasured:
     """These take as long as all others together: with `--dist loadscope`, a worker of their own."""
 
-    @pytest.mark.parametrize("path", TIMED, ids=lambda path: path.stem)
+    @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
     def test_finishes_without_an_error(self, opened, path):
         run_all(opened, path)
 
@@ -101,7 +101,7 @@ class TestRunAllCellsWhereTimeIsMeasured:
 )
 def test_what_goes_wrong_is_seen(opened, course, source, problem):
     cells = [nbformat.v4.new_code_cell(text) for text in ("1 + 1", source, "2 + 2")]
-    metadata = nbformat.read(UNTIMED[0], as_version=4).metadata
+    metadata = nbformat.read(CORE[0], as_version=4).metadata
     notebook = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
     nbformat.write(notebook, course / "notebooks" / "broken.ipynb")
     problems = opened("broken.ipynb").run_all(seconds=8)
@@ -175,17 +175,17 @@ def test_a_student_makes_a_cache_grow(exercise):
     student.paste(at["growing_cache"], before + length + between + "return k, v" + after)
     student.run(at["growing_cache"])
     assert "GrowingCache.length is 0 after 3 positions" in student.run(at["growing_cache_check"])
-    assert "0 of 10 pass" in student.run(at["last"])
+    assert "0 of 5 pass" in student.run(at["last"])
 
     student.paste(at["growing_cache"], before + length + between + right + after)
     student.run(at["growing_cache"])
     assert "right" in student.run(at["growing_cache_check"])
-    assert "1 of 10 pass. Next is 2: attention with a cache" in student.run(at["last"])
+    assert "1 of 5 pass. Next is 2: attention with a cache" in student.run(at["last"])
     assert student.thrown == []
 
 
 def test_a_stuck_student_goes_on(exercise):
-    student, at = exercise("09_many_users.ipynb")
+    student, at = exercise("10_many_users.ipynb")
     student.run(at["first"])
     student.write(
         at["continuous"], ["def continuous(waiting, running, max_rows):", "return running, waiting"]

@@ -11,7 +11,7 @@ import pytest
 
 from course_utils.transformer import ROOT
 
-CORE = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+CORE = sorted((ROOT / "notebooks").glob("0[1-9]*.ipynb"))
 WORKED = [*CORE, *sorted((ROOT / "notebooks" / "going_further").glob("*.ipynb"))]
 QUICK = [path.stem for path in WORKED if path.stem[:2] in ("01", "02", "03")]
 
@@ -52,7 +52,7 @@ def test_links_lead_somewhere(path):
 @pytest.mark.instructor
 @pytest.mark.parametrize("path", WORKED, ids=lambda path: path.stem)
 def test_the_glossary_and_the_notation_are_one_folder_up(path):
-    from grading.exercises import student_edition
+    from authoring.exercises import student_edition
 
     made = student_edition(nbformat.read(path, as_version=4), chapter=path not in CORE)
     links = re.findall(r"\]\((\S*(?:glossary|notation)\.ipynb)\)", made.cells[0].source)
@@ -62,7 +62,7 @@ def test_the_glossary_and_the_notation_are_one_folder_up(path):
 @pytest.mark.instructor
 @pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
 def test_a_hand_out_does_not_speak_of_pages_that_it_has_not(path):
-    from grading.exercises import student_edition
+    from authoring.exercises import student_edition
 
     made = student_edition(nbformat.read(path, as_version=4), handout=True)
     assert not re.search("glossary|notation", nbformat.writes(made))
@@ -71,10 +71,10 @@ def test_a_hand_out_does_not_speak_of_pages_that_it_has_not(path):
 @pytest.mark.instructor
 @pytest.mark.parametrize("path", WORKED, ids=lambda path: path.stem)
 def test_it_is_up_to_date(path):
-    from grading.exercises import student_edition
+    from authoring.exercises import student_edition
 
     made = student_edition(nbformat.read(path, as_version=4), chapter=path not in CORE)
-    assert made == edition(path), "Run python -m grading.exercises and commit what it writes."
+    assert made == edition(path), "Run python -m authoring.exercises and commit what it writes."
 
 
 def go_on(notebook):

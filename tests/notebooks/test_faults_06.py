@@ -1,4 +1,4 @@
-"""Notebook 05 fails where it should: its own cells, run with faults that change no logit."""
+"""Notebook 06 fails where it should: its own cells, run with faults that change no logit."""
 
 import functools
 import time
@@ -19,7 +19,7 @@ from course_utils.transformer import (
     fuse_attention,
 )
 
-NOTEBOOK = nbformat.read(ROOT / "notebooks" / "05_latency_sweep.ipynb", as_version=4)
+NOTEBOOK = nbformat.read(ROOT / "notebooks" / "06_latency_sweep.ipynb", as_version=4)
 CELLS = {cell.id: cell.source for cell in NOTEBOOK.cells}
 
 

@@ -6,17 +6,20 @@ from importlib import import_module
 import nbformat
 import pytest
 
+from authoring.site.extract import figure
 from course_utils import checks
 from course_utils.transformer import ROOT, load_config
-from website.extract import figure
 
 ALL = sorted(
     path
     for path in (ROOT / "notebooks").rglob("*.ipynb")
     if not {"exercises", ".ipynb_checkpoints"} & set(path.parts)
 )
-PATHS = [path for path in ALL if path.stem[:2].isdigit()]
+FRONT_DOOR = ROOT / "notebooks" / "00_start_here.ipynb"
+PATHS = [path for path in ALL if path.stem[:2].isdigit() and path != FRONT_DOOR]
 PAGES = [path for path in ALL if path not in PATHS]
+FOLDERS = ("speed", "flash", "smaller", "serving", "parallel", "gpt2")
+CHAPTERS = dict(zip(("07", "08", "09", "10", "11", "12"), FOLDERS, strict=True))
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 
 
@@ -58,9 +61,9 @@ def letters(markdown):
     return {letter for first, _ in rows(markdown) for letter in re.findall(r"\b\w\b", first)}
 
 
-def test_there_are_notebooks_and_two_pages():
-    assert len(PATHS) == 11
-    assert [path.stem for path in PAGES] == ["glossary", "notation"]
+def test_there_are_notebooks_a_front_door_and_two_pages():
+    assert len(PATHS) == 12
+    assert [path.stem for path in PAGES] == ["00_start_here", "glossary", "notation"]
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
@@ -73,19 +76,28 @@ def test_links_lead_somewhere(path):
 def test_it_links_the_glossary_and_the_notation_under_its_way_through_the_course(path):
     up = "" if path.parent.name == "notebooks" else "../"
     first = nbformat.read(path, as_version=4).cells[0].source
-    title, _, way, empty, words, _ = first.split("\n", maxsplit=5)
+    title, _, do_it, _, way, empty, words, _ = first.split("\n", maxsplit=7)
     assert title.startswith("# ") and way.startswith("> ") and empty == ">"
+    door = f"[start here]({up}00_start_here.ipynb)"
+    assert do_it == f"> **[Do it yourself]({up}exercises/{path.name})** · {door}"
     assert (
         words
         == f"> Words: [glossary]({up}glossary.ipynb) · letters: [notation]({up}notation.ipynb)"
     )
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PAGES[1:], ids=lambda path: path.stem)
 def test_a_page_is_valid_and_holds_no_code(path):
     page = nbformat.read(path, as_version=4)
     nbformat.validate(page)
     assert {cell.cell_type for cell in page.cells} == {"markdown"}
+
+
+def test_the_front_door_leads_to_each_chapter_worked_and_as_an_exercise():
+    links = LINK.findall(prose(FRONT_DOOR))
+    for path in PATHS:
+        worked = path.relative_to(FRONT_DOOR.parent).as_posix()
+        assert links.count(worked) == links.count(f"exercises/{path.name}") == 1
 
 
 def test_the_glossary_is_in_order_under_its_letters():
@@ -176,19 +188,20 @@ def test_predictions_are_answered_by_the_next_cell(notebook):
 def exercises_of(number):
     if number in checks.EXERCISES:
         return checks.EXERCISES[number]
-    return import_module(f"course_utils.going_further.checks_{number}").EXERCISES[number]
+    return import_module(f"course_utils.going_further.{CHAPTERS[number]}.checks").EXERCISES[number]
 
 
 def test_it_ends_with_the_progress_of_its_own_exercises(notebook):
     number = re.search(r"# (\d\d) ·", notebook.cells[0].source)[1]
-    assert notebook.cells[-1].source == f'checks.progress("{number}", globals())'
+    last = code_cells(notebook)[-2 if number == "06" else -1]  # the course ends with the sweep
+    assert last.source == f'checks.progress("{number}", globals())'
     cards = re.findall(r"^### Exercise (.+)$", "\n".join(c.source for c in notebook.cells), re.M)
     assert list(exercises_of(number)) == cards
-    table = notebook.cells[-1].outputs[-1].data["text/plain"]
+    table = last.outputs[-1].data["text/plain"]
     assert table.count(checks.PASSES) == len(cards)
 
 
-def test_the_readmes_picture_is_the_last_figure_of_05():
-    picture, _ = figure(ROOT / "notebooks" / "05_latency_sweep.ipynb", "The latency sweep")
+def test_the_readmes_picture_is_the_last_figure_of_06():
+    picture, _ = figure(ROOT / "notebooks" / "06_latency_sweep.ipynb", "The latency sweep")
     assert picture == (ROOT / "notebooks" / "latency_sweep.png").read_bytes()
     assert "(notebooks/latency_sweep.png)" in (ROOT / "README.md").read_text(encoding="utf-8")

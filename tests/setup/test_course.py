@@ -28,10 +28,9 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parent.parent
-SOURCES = {
-    name: (ROOT / name).read_text(encoding="utf-8") for name in ("course.py", "course_setup.py")
-}
+ROOT = Path(__file__).resolve().parents[2]
+FILES = ("course.py", "setup/course_setup.py")
+SOURCES = {name: (ROOT / name).read_text(encoding="utf-8") for name in FILES}
 PIP = ["install", "-c", "constraints.txt", "-e", ".[test]"]
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 CPU = ["install", "-c", "constraints.txt", "--no-deps", "--index-url", CPU_INDEX, "torch"]
@@ -63,11 +62,14 @@ class Folder:
     def __init__(self, path: Path):
         self.path = path
         path.mkdir()
-        (path / "tests").mkdir()
+        for name in ("tests", "setup"):
+            (path / name).mkdir()
         for name in (*SOURCES, "pyproject.toml", "constraints.txt", "tests/run_all.py"):
             shutil.copy(ROOT / name, path / name)
-        for name in ("venv", "pip", "pytest", "website"):
+        for name in ("venv", "pip", "pytest"):
             (path / f"{name}.py").write_text(STAND_IN.replace("NAME", name))
+        (path / "authoring").mkdir()
+        (path / "authoring" / "site.py").write_text(STAND_IN.replace("NAME", "site"))
         (path / "course_utils").mkdir()
         (path / "course_utils" / "train.py").write_text(STAND_IN.replace("NAME", "train"))
         (path / "notebooks").mkdir()
@@ -127,7 +129,7 @@ def course():
 
 @pytest.fixture
 def course_setup():
-    return loaded("course_setup.py")
+    return loaded("setup/course_setup.py")
 
 
 @pytest.fixture
@@ -151,7 +153,7 @@ def test_imports_the_standard_library_only(name):
             imported |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             imported.add(node.module.split(".")[0])
-    imported -= {"course_setup"} if name == "course.py" else set()
+    imported -= {"setup"} if name == "course.py" else set()
     assert imported <= sys.stdlib_module_names, imported - sys.stdlib_module_names
 
 
@@ -328,7 +330,7 @@ def test_too_little_room_is_said_before_anything_starts(
 
 
 def test_without_room_nothing_is_started_or_changed(ready):
-    with open(ready.path / "course_setup.py", "a") as file:
+    with open(ready.path / "setup" / "course_setup.py", "a") as file:
         print("shutil.disk_usage = lambda folder: type('Usage', (), {'free': 1})", file=file)
     with open(ready.path / "constraints.txt", "a") as file:
         print("# another line", file=file)
@@ -367,23 +369,23 @@ def test_setup_starts_afresh_after_it_was_killed(folder):
 
 
 def test_site_adds_its_packages_once(ready):
-    assert ready.run("site", "--out", "a b", WEBSITE_STATUS="4").returncode == 4
+    assert ready.run("site", "--out", "a b", SITE_STATUS="4").returncode == 4
     pip, site = ready.calls()
     assert pip[:2] == ["pip", [*PIP[:-1], ".[test,site]"]]
-    assert site[:2] == ["website", ["--out", "a b"]]
+    assert site[:2] == ["site", ["--out", "a b"]]
     assert ready.run("site").returncode == 0
-    assert ready.names() == ["website"]
+    assert ready.names() == ["site"]
 
 
 def test_packages_of_the_site_are_added_again_to_a_new_venv(ready):
     assert ready.run("site", PIP_STATUS="1").returncode == 1
     assert ready.names() == ["pip"]
     assert ready.run("site").returncode == 0
-    assert ready.names() == ["pip", "website"]
+    assert ready.names() == ["pip", "site"]
     shutil.rmtree(ready.path / ".venv")
     venv.create(ready.path / ".venv", symlinks=os.name != "nt")
     assert ready.run("site").returncode == 0
-    assert ready.names() == ["venv", "pip", "pip", "website"]
+    assert ready.names() == ["venv", "pip", "pip", "site"]
 
 
 # Starting tasks
@@ -437,119 +439,91 @@ def test_ctrl_c_lets_the_task_end_in_its_own_way(folder, task, slow, status, las
 
 # Running the tests
 
+CHAPTERS = ("speed", "flash", "smaller", "serving", "parallel", "gpt2")
 
 TIMED = ("code", "print(1)", ["nbval-ignore-output"], "1\n")
 
 
 @pytest.fixture
 def with_notebooks(ready):
-    """A copy that is set up and has four notebooks; times are in 03, 05 and 09."""
+    """A copy that is set up and has four notebooks; times are in 03, 06 and 10."""
     folder = ready.path / "notebooks"
     write_notebook(folder / "03_generation.ipynb", TIMED)
     write_notebook(folder / "04_kv_cache.ipynb", ("code", "1", ["hide"], ""))
-    write_notebook(folder / "05_latency_sweep.ipynb", TIMED, TIMED)
-    write_notebook(folder / "going_further" / "09_many_users.ipynb", TIMED)
+    write_notebook(folder / "06_latency_sweep.ipynb", TIMED, TIMED)
+    write_notebook(folder / "going_further" / "10_many_users.ipynb", TIMED)
     return ready
 
 
-def test_only_notebooks_with_times_run_alone(with_notebooks):
+def test_notebooks_and_tests_run_two_at_a_time_with_one_thread_each(with_notebooks):
     assert with_notebooks.run("test", "-k", "softmax", "-x").returncode == 0
-    (_, units, variables), (_, notebooks, _) = with_notebooks.calls()
-    assert ("-n" in units) == (os.cpu_count() > 1)
+    ((_, given, variables),) = with_notebooks.calls()
+    assert ("-n" in given) == (os.cpu_count() > 1)
     assert variables["OMP_NUM_THREADS"] == "1"
-    beside = ["notebooks/03_generation.ipynb", "notebooks/04_kv_cache.ipynb", "tests"]
-    alone = ["notebooks/05_latency_sweep.ipynb", "notebooks/going_further/09_many_users.ipynb"]
-    assert units[:5] == [*beside, "--nbval", "--nbval-current-env"]
-    assert notebooks[:4] == [*alone, "--nbval", "--nbval-current-env"]
-    assert "-n" not in notebooks
-    assert units[-3:] == notebooks[-3:] == ["-k", "softmax", "-x"]
-
-
-def test_without_notebooks_with_times_there_is_one_part(ready):
-    assert ready.run("test").returncode == 0
-    assert ready.names() == ["pytest"]
+    core = [
+        f"notebooks/{name}.ipynb" for name in ("03_generation", "04_kv_cache", "06_latency_sweep")
+    ]
+    chapter = "notebooks/going_further/10_many_users.ipynb"
+    assert given[:7] == [*core, chapter, "tests", "--nbval", "--nbval-current-env"]
+    assert given[-3:] == ["-k", "softmax", "-x"]
 
 
 def test_numbers_choose_notebooks_and_their_tests(with_notebooks):
-    for name in ("checks_04", "checks_05", "chapter_09", "kv_cache", "speculative", "attention"):
-        (with_notebooks.path / "tests" / f"test_{name}.py").touch()
-    rooms = with_notebooks.path / "course_utils"
+    tests, rooms = with_notebooks.path / "tests", with_notebooks.path / "course_utils"
+    (tests / "checks").mkdir()
+    for name in ("checks/test_checks_04", "checks/test_checks_06", "test_kv_cache", "test_serving"):
+        (tests / f"{name}.py").touch()
+    for name in ("test_speculative", "test_attention", "test_notebooks", "test_same_code"):
+        (tests / f"{name}.py").touch()
     (rooms / "kv_cache.py").write_text('"""Two caches (notebook 04)."""\n')
     (rooms / "attention.py").write_text('"""Attention (notebook 01), long before notebook 04."""')
-    (rooms / "going_further").mkdir()
-    (rooms / "going_further" / "speculative.py").write_text('"""Guesses (chapter 09)."""\n')
-    assert with_notebooks.run("test", "4", "09", "-n", "1").returncode == 0
-    (_, units, _), (_, alone, _) = with_notebooks.calls()
-    assert {word for word in units if word.startswith(("notebooks", "tests"))} == {
+    (rooms / "going_further" / "serving").mkdir(parents=True)
+    (rooms / "going_further" / "serving" / "speculative.py").write_text(
+        '"""Guesses (chapter 10)."""'
+    )
+    assert with_notebooks.run("test", "4", "10", "-n", "1").returncode == 0
+    ((_, given, _),) = with_notebooks.calls()
+    assert {word for word in given if word.startswith(("notebooks", "tests"))} == {
         "notebooks/04_kv_cache.ipynb",
-        "tests/test_checks_04.py",
+        "notebooks/going_further/10_many_users.ipynb",
+        "tests/checks/test_checks_04.py",
         "tests/test_kv_cache.py",
-        "tests/test_chapter_09.py",
+        "tests/test_serving.py",
         "tests/test_speculative.py",
         "tests/test_notebooks.py",
-        "tests/test_exercises.py",
         "tests/test_same_code.py",
     }
-    assert alone[0] == "notebooks/going_further/09_many_users.ipynb"
-    assert "notebooks/05_latency_sweep.ipynb" not in units + alone
-    assert units[-2:] == alone[-2:] == ["-n", "1"]
+    assert given[-2:] == ["-n", "1"]
 
 
 def test_the_count_is_that_of_the_chosen_notebooks(with_notebooks):
     assert "output is not compared: 4\n" in with_notebooks.run("test").stdout
-    assert "output is not compared: 2\n" in with_notebooks.run("test", "05").stdout
+    assert "output is not compared: 2\n" in with_notebooks.run("test", "06").stdout
 
 
 def test_an_unknown_number_is_told_which_there_are(with_notebooks):
-    done = with_notebooks.run("test", "05", "12")
+    done = with_notebooks.run("test", "06", "13")
     assert done.returncode != 0
-    assert "There is no notebook 12. There are 03, 04, 05, 09." in done.stderr
+    assert "There is no notebook 13. There are 03, 04, 06, 10." in done.stderr
     assert with_notebooks.names() == []
 
 
 def test_every_notebook_has_tests_of_its_own(run_all):
+    own = dict(zip(("07", "08", "09", "10", "11", "12"), CHAPTERS, strict=True))
     for path in run_all.notebooks():
         number = Path(path).name[:2]
-        if number.isdigit():
-            kind = "chapter" if "going_further" in path else "checks"
+        if number.isdigit() and number != "00":
             tests = run_all.tests_of(number)
-            assert f"tests/test_{kind}_{number}.py" in tests
+            name = own.get(number, f"checks_{number}")
+            assert any(test.endswith(f"/test_{name}.py") for test in tests), number
+            assert {test.rpartition("/")[2] for test in tests} >= set(run_all.DOCUMENTS)
             assert all((ROOT / test).exists() for test in tests)
-    assert "tests/test_kv_cache.py" in run_all.tests_of("04")
-    assert "tests/test_fast_decode.py" in run_all.tests_of("06")
-    assert all((ROOT / test).exists() for test in run_all.DOCUMENTS)
+    assert "tests/course_utils/test_kv_cache.py" in run_all.tests_of("04")
+    assert "tests/course_utils/going_further/test_fast_decode.py" in run_all.tests_of("07")
 
 
-@pytest.mark.parametrize(
-    "units, notebooks, arguments, expected",
-    [
-        (0, 0, [], 0),
-        (1, 0, [], 1),
-        (0, 1, [], 1),
-        (3, 1, [], 3),
-        (5, 0, [], 5),
-        (0, 5, [], 5),
-        (5, 0, ["-k", "cell"], 0),
-        (0, 5, ["-k", "softmax"], 0),
-        (5, 1, ["-k", "cell"], 1),
-        (1, 5, ["-k", "softmax"], 1),
-        (5, 5, ["-k", "nothing"], 5),
-        (5, 0, ["05"], 5),
-        (-11, 0, [], -11),
-    ],
-)
-def test_status_is_that_of_the_part_that_failed(
-    run_all, monkeypatch, units, notebooks, arguments, expected
-):
-    statuses = iter([units, notebooks])
-    monkeypatch.setattr(run_all, "pytest", lambda *arguments, **variables: next(statuses))
-    assert run_all.main(arguments) == expected
-    assert next(statuses, None) is None
-
-
-def test_interrupted_unit_tests_are_not_followed_by_notebooks(with_notebooks):
-    assert with_notebooks.run("test", PYTEST_STATUS="2").returncode == 2
-    assert with_notebooks.names() == ["pytest"]
+def test_the_status_is_pytests(with_notebooks):
+    assert with_notebooks.run("test", PYTEST_STATUS="3").returncode == 3
 
 
 def write_notebook(path: Path, *cells: tuple) -> None:
@@ -570,7 +544,7 @@ def write_notebook(path: Path, *cells: tuple) -> None:
 def test_cells_that_are_not_compared_are_counted(ready):
     folder = ready.path / "notebooks"
     write_notebook(
-        folder / "05_latency_sweep.ipynb",
+        folder / "06_latency_sweep.ipynb",
         ("markdown", "A title", [], ""),
         ("code", "# NBVAL_IGNORE_OUTPUT\nprint(1)", [], "1\n"),
         ("code", ["x = 1\n", "#NBVAL_IGNORE_OUTPUT\n", "x"], [], ""),
@@ -585,8 +559,9 @@ def test_cells_that_are_not_compared_are_counted(ready):
 def test_notebook_with_a_wrong_output_fails(run_all, monkeypatch, tmp_path):
     """Runs the notebooks' part of `course.py test` for real."""
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "tests").mkdir()
     write_notebook(
-        tmp_path / "notebooks" / "05_latency_sweep.ipynb",
+        tmp_path / "notebooks" / "06_latency_sweep.ipynb",
         ("code", "import sys; print(sys.version_info[0])", [], "3\n"),
         ("code", "print(6 * 7)", [], "41\n"),
         TIMED,
@@ -595,7 +570,7 @@ def test_notebook_with_a_wrong_output_fails(run_all, monkeypatch, tmp_path):
     monkeypatch.setattr(run_all, "ROOT", tmp_path)
     monkeypatch.setattr(run_all, "pytest", lambda *arguments, **_: runs.append(arguments) or 0)
     run_all.main([])
-    command = [sys.executable, "-m", "pytest", *runs[1]]
+    command = [sys.executable, "-m", "pytest", *runs[0], "-n", "0"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1, done.stdout
     assert "1 failed, 2 passed" in done.stdout
@@ -670,7 +645,7 @@ def test_lab_answers_when_its_port_is_taken(course, monkeypatch, tmp_path):
             assert address, log.read_text()
             base, other_port, page, token = address.groups()
             assert int(other_port) != port
-            assert page == "/lab/tree/notebooks/01_attention.ipynb"
+            assert page == "/lab/tree/notebooks/00_start_here.ipynb"
             assert status_of(f"{base}/api/status?token={token}") == 200
             assert status_of(f"{base}/api/status") == 403
             assert status_of(f"{base}{page}?token={token}") == 200

@@ -51,11 +51,11 @@ def cleared(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 def copy_course(folder: Path) -> Path:
     """A copy of the course with cleared notebooks; its .venv is this one, set up already."""
-    for name in ("course.py", "course_setup.py", "pyproject.toml", "constraints.txt"):
+    for name in ("course.py", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, folder)
     for name in ("course_utils", "data", "benchmarks", "model_state_dict.pt"):
         (folder / name).symlink_to(ROOT / name)
-    shutil.copytree(ROOT / "lab_settings", folder / "lab_settings")
+    shutil.copytree(ROOT / "setup", folder / "setup")
     ignored = shutil.ignore_patterns(".ipynb_checkpoints")
     shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=ignored)
     for path in (folder / "notebooks").rglob("*.ipynb"):
@@ -111,7 +111,7 @@ class Lab:
         raise AssertionError(f"JupyterLab printed no address within a minute: {self.output}")
 
     def address(self, notebook: str) -> str:
-        """The address of a notebook, say going_further/06_how_fast_can_it_go.ipynb."""
+        """The address of a notebook, say going_further/07_how_fast_can_it_go.ipynb."""
         base, _, token = self.url.partition("?")
         workspace = re.sub(r"\W", "-", notebook)
         return (

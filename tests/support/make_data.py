@@ -18,7 +18,7 @@ from reference import gpt2_logits, loop_logits
 
 from course_utils.stories import Tokenizer, held_out_stories, make_story
 
-DATA = Path(__file__).resolve().parent.parent / "data"
+DATA = Path(__file__).resolve().parents[2] / "data"
 SHAPES = [(1, 1), (1, 2), (1, 5), (1, 11), (2, 4), (2, 9), (3, 7), (4, 6), (1, 24), (1, 96)]
 DECIMALS = 5
 NUM_HELD_OUT = 60

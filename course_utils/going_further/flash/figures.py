@@ -1,21 +1,23 @@
-"""The figures of chapter 07: the look is that of `course_utils.look`."""
+"""The figures of attention in tiles: walks, bytes moved, memory, time (chapter 08)."""
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..look import (
+from ...plots.look import (
     BLACK,
     BLUE,
+    CENTRED,
     GREEN,
     GREY,
     OFFSET,
     ORANGE,
     PURPLE,
     THEORY,
+    curve,
     log_axes,
+    log_x,
     name_lines,
     panels,
     quartiles,
@@ -25,11 +27,11 @@ from ..look import (
 PLAIN, TILES, SDPA = "plain", "in tiles", "PyTorch's SDPA"
 SMALL, LARGE = "tiles of 64, in Python", "tiles of 256, in Python"
 LOOK = {
-    PLAIN: {"color": ORANGE, "linestyle": "-", "marker": "o"},
-    TILES: {"color": GREEN, "linestyle": "--", "marker": "s"},
-    SDPA: {"color": PURPLE, "linestyle": "-.", "marker": "^"},
+    PLAIN: curve(ORANGE),
+    TILES: curve(GREEN, "--", "s"),
+    SDPA: curve(PURPLE, "-.", "^"),
 }
-OTHER = {"color": BLUE, "linestyle": ":", "marker": "D"}
+OTHER = curve(BLUE, ":", "D")
 LOOK |= {SMALL: OTHER, LARGE: LOOK[TILES]}
 
 
@@ -55,7 +57,7 @@ def walks(walks_of: dict[str, list[tuple[slice, slice]]], length: int, causal: s
             )
             ax.add_patch(Rectangle(corner, *size, fill=False, edgecolor="black", zorder=3))
             middle = corner[0] + size[0] / 2, corner[1] + size[1] / 2
-            ax.text(*middle, str(number), ha="center", va="center", fontsize=12, zorder=4)
+            ax.text(*middle, str(number), fontsize=12, zorder=4, **CENTRED)
         edge = length - 0.4
         ax.set(xlim=(-0.6, edge), ylim=(edge, -0.6), title=title)
         ax.set(xlabel="key", ylabel="query")
@@ -138,14 +140,8 @@ def times(
     right.plot(middle.index, middle, **LOOK[SDPA])
     if isinstance(splits, pd.DataFrame):
         spread(right, middle.index, low, high, LOOK[SDPA]["color"])
-    _one_axis(right, middle.index)
+    log_x(right, middle.index, base=2)
     right.set(xlabel="parts of the keys", ylabel="time (ms)", ylim=(0, None))
     right.set_title("One query, its keys in parts")
     name_lines(left)
     return figure
-
-
-def _one_axis(ax: Axes, ticks: pd.Index) -> None:
-    ax.set_xscale("log", base=2)
-    ax.set_xticks(list(ticks), [str(tick) for tick in ticks])
-    ax.minorticks_off()

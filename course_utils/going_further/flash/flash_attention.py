@@ -1,4 +1,4 @@
-"""Exact attention in tiles, which never stores a score for every pair of positions (chapter 07).
+"""Exact attention in tiles, which never stores a score for every pair of positions (chapter 08).
 
     output, lse = flash_attention(q, k, v, causal=True)
 
@@ -24,7 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..attention import softmax
+from ...attention import softmax
 
 SHAPED = ("empty", "full", "new_", "ones", "zeros")  # operations that look at shapes only
 State = tuple[Tensor, Tensor, Tensor]  # largest score (..., Q, 1), sum (..., Q, 1), (..., Q, d)

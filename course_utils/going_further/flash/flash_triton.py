@@ -1,6 +1,6 @@
-"""`flash_attention` as one GPU kernel, in Triton (chapter 07).
+"""`flash_attention` as one GPU kernel, in Triton (chapter 08).
 
-    TRITON_INTERPRET=1 python -m course_utils.going_further.flash_triton
+    TRITON_INTERPRET=1 python -m course_utils.going_further.flash.flash_triton
 
 runs it on a CPU, in Triton's interpreter, and compares it with the plain attention. On an NVIDIA
 GPU leave the variable out. Triton comes with PyTorch's usual build for Linux, not with the CPU one.
@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..attention import attention, causal_mask
+from ...attention import attention, causal_mask
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 

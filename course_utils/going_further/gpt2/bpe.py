@@ -1,4 +1,4 @@
-"""Byte-pair encoding, GPT-2's way from text to token ids (chapter 11).
+"""Byte-pair encoding, GPT-2's way from text to token ids (chapter 12).
 
 A text is cut into words, a word into bytes, and then the pair of neighbours that occurs most often
 becomes one piece, again and again. GPT-2 writes each of the 256 bytes as one visible character (a

@@ -1,4 +1,4 @@
-"""What the check cells of chapter 11 call, as `course_utils.checks` does for the core."""
+"""What the check cells of "Real weights" call (chapter 12)."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -7,16 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import checks
-from ..checks import _close, _same, _unchanged, verdict
-from . import bpe, gpt2
-
-PASSES = checks.PASSES
+from ... import checks
+from ...checks.common import close, refuse_known, same, unchanged, verdict
+from . import bpe, checkpoint, model
 
 
 @verdict
 def check_merge_pair(merge_pair: Callable[[Sequence[str], bpe.Pair], list[str]]) -> str:
-    """Chapter 11, exercise 1. Returns a verdict; raises AssertionError on a wrong merge."""
+    """Chapter 12, exercise 1. Returns a verdict; raises AssertionError on a wrong merge."""
     for text, pair, mind in (
         ("t h e", ("t", "h"), "The two pieces become one, the others stay."),
         ("a b c a b", ("a", "b"), "Every occurrence is merged, also at the very end."),
@@ -50,41 +48,38 @@ def check_merge_pair(merge_pair: Callable[[Sequence[str], bpe.Pair], list[str]])
 
 @verdict
 def check_split_c_attn(split_c_attn: Callable[[Tensor, Tensor], Sequence]) -> str:
-    """Chapter 11, exercise 2. Returns a verdict; raises AssertionError on a wrong split."""
+    """Chapter 12, exercise 2. Returns a verdict; raises AssertionError on a wrong split."""
     generator = torch.Generator().manual_seed(0)
     for d_model in (4, 6):
         weight = torch.randn(d_model, 3 * d_model, generator=generator)
         bias = torch.randn(3 * d_model, generator=generator)
         before = weight.clone(), bias.clone()
         found = split_c_attn(weight, bias)
-        _unchanged(before, (weight, bias))
+        unchanged(before, (weight, bias))
         _three_pairs(found)
-        expected = gpt2.split_c_attn(weight, bias)
+        expected = dict(zip("qkv", model.split_c_attn(weight, bias), strict=True))
         as_stored = weight.split(d_model, dim=1)
-        for name, (w, b), (right_w, right_b), stored in zip(
-            "qkv", found, expected, as_stored, strict=True
-        ):
+        mixed = *weight.view(d_model, d_model, 3).unbind(2), *weight.view(3, d_model, d_model)
+        for name, (w, b), stored in zip("qkv", found, as_stored, strict=True):
             what = f"For d_model={d_model}, the weight of W_{name}"
-            if _same(w, stored):
-                raise AssertionError(
-                    f"{what} is stored as (in, out), as in GPT-2. nn.Linear wants (out, in): "
-                    "transpose it. It has the right shape either way, which is the trap."
-                )
-            for other, (other_w, other_b) in zip("qkv", expected, strict=True):
-                if other != name and _same(w, other_w):
-                    raise AssertionError(f"{what} is that of W_{other}. The order is q, k, v.")
-                if other != name and _same(b, other_b):
-                    raise AssertionError(
-                        f"For d_model={d_model}, the bias of W_{name} is that of W_{other}."
-                    )
-            mixed = weight.view(d_model, d_model, 3).unbind(2), weight.reshape(3, d_model, d_model)
-            if any(_same(w, part) or _same(w, part.T) for parts in mixed for part in parts):
-                raise AssertionError(
-                    f"{what} mixes columns of all three. In each row of c_attn all of q comes "
-                    "first, then all of k, then all of v: cut along dim=1."
-                )
-            _close(w, right_w, what)
-            _close(b, right_b, f"For d_model={d_model}, the bias of W_{name}")
+            what_b = f"For d_model={d_model}, the bias of W_{name}"
+            not_transposed = (
+                f"{what} is stored as (in, out), as in GPT-2. nn.Linear wants (out, in): "
+                "transpose it. It has the right shape either way, which is the trap."
+            )
+            refuse_known(w, [(stored, not_transposed)])
+            for other in "qkv".replace(name, ""):
+                other_w, other_b = expected[other]
+                refuse_known(w, [(other_w, f"{what} is that of W_{other}. The order is q, k, v.")])
+                refuse_known(b, [(other_b, f"{what_b} is that of W_{other}.")])
+            mixes = (
+                f"{what} mixes columns of all three. In each row of c_attn all of q comes "
+                "first, then all of k, then all of v: cut along dim=1."
+            )
+            refuse_known(w, [(wrong, mixes) for part in mixed for wrong in (part, part.T)])
+            right_w, right_b = expected[name]
+            close(w, right_w, what)
+            close(b, right_b, what_b)
     return "split_c_attn is right: q, k, v in this order, transposed, each with its bias."
 
 
@@ -100,13 +95,13 @@ def _three_pairs(found: object) -> None:
 
 @verdict
 def check_gelu_new(gelu_new: Callable[[Tensor], Tensor]) -> str:
-    """Chapter 11, exercise 3. Returns a verdict; raises AssertionError on another function."""
+    """Chapter 12, exercise 3. Returns a verdict; raises AssertionError on another function."""
     x = torch.linspace(-8, 8, 401, dtype=torch.float64).view(-1, 1)
-    before, expected = x.clone(), gpt2.gelu_new(x)
+    before, expected = x.clone(), model.gelu_new(x)
     found = gelu_new(x)
-    _unchanged((before,), (x,))
+    unchanged([before], [x])
     inner = (2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3)
-    for wrong, why in (
+    mistakes = [
         (F.gelu(x), "This is the exact GELU, with erf: off by less than 0.0005, and not GPT-2's."),
         (torch.relu(x), "This is ReLU."),
         (F.silu(x), "This is SiLU, x * sigmoid(x)."),
@@ -114,10 +109,9 @@ def check_gelu_new(gelu_new: Callable[[Tensor], Tensor]) -> str:
         (2 * expected, "Everything is twice too large: the formula begins with 0.5."),
         (0.5 * x * torch.tanh(inner), "1 is added to the tanh before it is multiplied."),
         (0.5 * (1 + torch.tanh(inner)), "The formula is multiplied by x."),
-    ):
-        if _same(found, wrong, 1e-9):
-            raise AssertionError(why)
-    _close(found, expected, "gelu_new of numbers from -8 to 8")
+    ]
+    refuse_known(found, mistakes, atol=1e-9)
+    close(found, expected, "gelu_new of numbers from -8 to 8")
     error = (found - expected).abs().max().item()
     if error > 1e-12:
         raise AssertionError(
@@ -125,20 +119,20 @@ def check_gelu_new(gelu_new: Callable[[Tensor], Tensor]) -> str:
             "0.044715, and the third power."
         )
     single = gelu_new(x.float())
-    _close(single, gpt2.gelu_new(x.float()), "gelu_new in float32")
+    close(single, model.gelu_new(x.float()), "gelu_new in float32")
     return "gelu_new is right: the formula with tanh, in float32 and float64."
 
 
 @verdict
 def check_translate(translate: Callable[[dict[str, Tensor], int], dict[str, Tensor]]) -> str:
-    """Chapter 11, exercise 4. Returns a verdict; raises AssertionError on a wrong state dict."""
+    """Chapter 12, exercise 4. Returns a verdict; raises AssertionError on a wrong state dict."""
     generator = torch.Generator().manual_seed(0)
     for num_layers, tied in ((2, True), (11, False)):
-        shapes = gpt2.expected_shapes(9, 4, 10, num_layers, 5)
+        shapes = checkpoint.expected_shapes(9, 4, 10, num_layers, 5)
         if not tied:
             shapes["lm_head.weight"] = (9, 4)
         tensors = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
-        expected = gpt2.translate(tensors, num_layers)
+        expected = model.translate(tensors, num_layers)
         found = translate(dict(tensors), num_layers)
         if not isinstance(found, dict):
             raise AssertionError(
@@ -147,8 +141,8 @@ def check_translate(translate: Callable[[dict[str, Tensor], int], dict[str, Tens
         missing, extra = sorted(expected.keys() - found), sorted(found.keys() - expected)
         if missing or extra:
             raise AssertionError(
-                f"With {num_layers} layers, missing: {gpt2._few(missing)}; not names of the "
-                f"course's model: {gpt2._few(extra)}."
+                f"With {num_layers} layers, missing: {checkpoint.few(missing)}; not names of the "
+                f"course's model: {checkpoint.few(extra)}."
             )
         for name, tensor in expected.items():
             _right_tensor(name, found[name], tensor, expected, tied)
@@ -159,7 +153,7 @@ def _right_tensor(
     name: str, found: object, expected: Tensor, all_expected: dict[str, Tensor], tied: bool
 ) -> None:
     """Raise AssertionError, with the likeliest reason, unless `found` is `expected`."""
-    if expected.dim() == 2 and "layers." in name and _same(found, expected.T):
+    if expected.dim() == 2 and "layers." in name and same(found, expected.T):
         once = ""
         if name.endswith(("W_q.weight", "W_k.weight", "W_v.weight")):
             once = " (once: `split_c_attn` has done so)"
@@ -168,18 +162,21 @@ def _right_tensor(
             "A square matrix loads either way, without an error."
         )
     if name == "output_projection.weight" and not tied:
-        _close(found, expected, f"{name} of a checkpoint that has an lm_head.weight (use it)")
-    if _same(found, expected):
+        close(found, expected, f"{name} of a checkpoint that has an lm_head.weight (use it)")
+    if same(found, expected):
         return
-    for other, tensor in all_expected.items():
-        if other != name and _same(found, tensor):
-            raise AssertionError(f"{name} holds what belongs to {other}.")
-    _close(found, expected, name)
+    others = (
+        (tensor, f"{name} holds what belongs to {other}.")
+        for other, tensor in all_expected.items()
+        if other != name
+    )
+    refuse_known(found, others)
+    close(found, expected, name)
 
 
 @verdict
 def check_fold_head(fold_head: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> str:
-    """Chapter 11, exercise 5. Returns a verdict; raises AssertionError if the logits differ."""
+    """Chapter 12, exercise 5. Returns a verdict; raises AssertionError if the logits differ."""
     generator = torch.Generator().manual_seed(0)
     for vocab_size, d_model in ((7, 5), (4, 16)):
         weight, bias, gain, shift = (
@@ -188,12 +185,12 @@ def check_fold_head(fold_head: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor
         )
         before = [tensor.clone() for tensor in (weight, bias, gain, shift)]
         found = fold_head(weight, bias, gain, shift)
-        _unchanged(tuple(before), (weight, bias, gain, shift))
-        expected = gpt2.fold_head(weight, bias, gain, shift)
+        unchanged(before, (weight, bias, gain, shift))
+        expected = model.fold_head(weight, bias, gain, shift)
         ones, scaled = torch.ones(d_model).double(), weight * gain
         centred = scaled - scaled.mean(dim=1, keepdim=True)
         constant = (weight @ shift + bias)[:, None]
-        for wrong, why in (
+        mistakes = [
             (scaled, "The bias is not in it, nor is the shift."),
             (centred, "The rows are centred; the constant, weight @ shift + bias, is missing."),
             (scaled + constant / d_model, "Centre the rows first: 1 finds their means too."),
@@ -212,10 +209,9 @@ def check_fold_head(fold_head: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor
                 weight - weight.mean(1, keepdim=True) + constant / d_model,
                 "The gain is lost: each column of the weight is multiplied by its gain.",
             ),
-        ):
-            if _same(found, wrong, 1e-9):
-                raise AssertionError(why)
-        _close(found, expected, f"The folded head, for V={vocab_size} and D={d_model},")
+        ]
+        refuse_known(found, mistakes, atol=1e-9)
+        close(found, expected, f"The folded head, for V={vocab_size} and D={d_model},")
         n = F.layer_norm(torch.randn(3, d_model, generator=generator).double(), (d_model,))
         gap = ((n + ones) @ found.T - ((gain * n + shift) @ weight.T + bias)).abs().max().item()
         if gap > 1e-9:
@@ -224,7 +220,7 @@ def check_fold_head(fold_head: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor
 
 
 EXERCISES = {
-    "11": {
+    "12": {
         "1: one merge": (check_merge_pair, ("merge_pair",)),
         "2: three matrices out of one": (check_split_c_attn, ("split_c_attn",)),
         "3: GPT-2's GELU": (check_gelu_new, ("gelu_new",)),

@@ -1,4 +1,4 @@
-"""The figures of chapter 11: the look is that of `course_utils.look`."""
+"""The figures of real weights: merges, activations, mistakes (chapter 12)."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,25 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..look import BLACK, BLUE, GREEN, OFFSET, ORANGE, SKY, TALL, THEORY, name_lines, panels
+from ...plots.look import (
+    AT_X,
+    AT_Y,
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    SKY,
+    TALL,
+    THEORY,
+    curve,
+    name_lines,
+    panels,
+)
 
 CHECKPOINTS = {
-    "fresh": {"color": BLUE, "marker": "o"},
-    "trained": {"color": GREEN, "marker": "^"},
-    "filled": {"color": ORANGE, "marker": "s"},
+    "fresh": curve(BLUE, "", "o"),
+    "trained": curve(GREEN, ""),
+    "filled": curve(ORANGE, "", "s"),
 }
 
 
@@ -57,17 +70,16 @@ def mistakes(error: pd.DataFrame, same_ids: pd.DataFrame, tolerances: dict[str, 
     ticks = {edge: "≤ $10^{-11}$"} | {10.0**p: f"$10^{{{p}}}$" for p in range(-9, 2, 2)}
     for row, mistake in enumerate(error.index):
         if error.loc[mistake].isna().all():
-            right = ("axes fraction", "data")
-            ax.annotate("refused", (1, row), (-4, -4), ha="right", xycoords=right, **OFFSET)
+            ax.annotate("refused", (1, row), (-4, -4), ha="right", **AT_Y)
     for i, (checkpoint, look) in enumerate(CHECKPOINTS.items()):
         at = np.arange(len(error)) + 0.22 * (i - 1)
         size = error[checkpoint].clip(lower=edge)
         hidden = same_ids[checkpoint].to_numpy(dtype=bool)
         for rows, face in ((hidden, "white"), (~hidden, look["color"])):
-            ax.plot(size[rows], at[rows], linestyle="", markerfacecolor=face, **look)
+            ax.plot(size[rows], at[rows], markerfacecolor=face, **look)
     for name, tolerance in tolerances.items():
         ax.axvline(tolerance, **THEORY)
-        ax.annotate(name, (tolerance, 0), (4, 3), xycoords=("data", "axes fraction"), **OFFSET)
+        ax.annotate(name, (tolerance, 0), (4, 3), **AT_X)
     ax.set_yticks(range(len(error)), error.index)
     ax.set_xscale("log")
     ax.set_xticks(list(ticks), list(ticks.values()))
@@ -78,9 +90,8 @@ def mistakes(error: pd.DataFrame, same_ids: pd.DataFrame, tolerances: dict[str, 
 
 
 def _mistakes_legend() -> Sequence[plt.Line2D]:
-    point = {"linestyle": ""}
-    handles = [plt.Line2D([], [], label=name, **point, **c) for name, c in CHECKPOINTS.items()]
-    grey = {"color": "0.4", "marker": "o"} | point
+    handles = [plt.Line2D([], [], label=name, **look) for name, look in CHECKPOINTS.items()]
+    grey = {"color": "0.4", "linestyle": "", "marker": "o"}
     return [
         *handles,
         plt.Line2D([], [], label="greedy ids change", **grey),

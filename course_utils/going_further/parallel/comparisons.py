@@ -1,42 +1,22 @@
-"""What every process of chapter 10 runs: started by torchrun, which `tensor_parallel.launch` calls.
+"""Is a model in parts the whole model? What every rank finds out, by job (chapter 11).
 
-    torchrun --standalone --nproc-per-node 2 -m course_utils.going_further.tensor_parallel_run
-        FOLDER JOB...
-
-writes FOLDER/rank-0.json and rank-1.json: what each rank found, by job. Every rank also holds the
-whole model to compare with, which elsewhere would defeat the purpose.
-A job takes the rank's `Group`: most run among threads too (`in_threads`).
+A job takes the rank's `Group`: all but `engine` run among threads too (`in_threads`). Every rank
+also holds the whole model to compare with, which elsewhere would defeat the purpose.
 """
 
-import json
-import os
-import socket
-import sys
-import time
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from ..stories import START, Tokenizer
-from ..transformer import DecoderOnlyTransformer, load_model
-from .tensor_parallel import (
-    PATIENCE,
-    Group,
-    Processes,
-    cross_entropy,
-    cut,
-    generate,
-    parallelize,
-    split_layer,
-    with_engine,
-)
+from ...stories import START, Tokenizer
+from ...transformer import load_model
+from .groups import Group
+from .tensor_parallel import cross_entropy, cut, generate, parallelize, split_layer, with_engine
 
 NEW = 12
 
@@ -126,27 +106,6 @@ def gradients(group: Group) -> dict[str, Any]:
     return {"loss": error(loss, expected), "gradients": max(found.values()), "by name": found}
 
 
-def calls(group: Group) -> dict[str, Any]:
-    """Every all-reduce of a forward pass, a training step and a decoded token, in float32.
-
-    A list for each of [operation, bytes, how often].
-    """
-    whole = load_model(device="cpu")
-    part, ids = parallelize(whole, group), batch()
-    found = {}
-
-    def count(name: str, task: Callable[[], object]) -> None:
-        group.calls.clear()
-        task()
-        found[name] = [[op, size, times] for (op, size), times in sorted(group.sizes().items())]
-
-    with torch.no_grad():
-        count("forward", lambda: part(ids))
-    count("train", lambda: train_loss(part, ids, group).backward())
-    count("decode", lambda: generate(part, ids[:, :1], 1, group))
-    return found
-
-
 def dropout(group: Group) -> dict[str, Any]:
     """What dropout does to loss and residual stream, with one seed and with one per rank."""
     whole = load_model(device="cpu", dtype=torch.float64)
@@ -167,44 +126,6 @@ def dropout(group: Group) -> dict[str, Any]:
             "x, between ranks": differs(streams[-1], group),
         }
     return found
-
-
-def sent_by_this_process() -> int | None:
-    """Bytes that this process's TCP connections have sent so far; None where Linux does not count.
-
-    The kernel keeps the number for each connection (`tcpi_bytes_sent`, at byte 200 of TCP_INFO), so
-    that other traffic of the machine is not in it.
-    """
-    if sys.platform != "linux":
-        return None
-    total = 0
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
-                continue
-            with socket.socket(fileno=os.dup(int(name))) as connection:
-                if (connection.family, connection.type) in TCP:
-                    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 208)
-                    if len(info) < 208:
-                        return None
-                    total += int.from_bytes(info[200:208], sys.byteorder)
-        except OSError:  # closed in the meantime
-            continue
-    return total
-
-
-TCP = [(family, socket.SOCK_STREAM) for family in (socket.AF_INET, socket.AF_INET6)]
-
-
-def wire(group: Group) -> dict[str, Any]:
-    """Bytes that this rank sends in an all-reduce of 8 MB, as the system counts them."""
-    tensor = torch.ones(2_000_000)
-    before = sent_by_this_process()
-    group.all_reduce(tensor)
-    dist.barrier()  # by then the others have got it
-    after = sent_by_this_process()
-    sent = None if before is None or after is None else after - before
-    return {"tensor": tensor.nbytes, "sent": sent}
 
 
 def profiled(task: Callable[[], object]) -> list[list]:
@@ -269,94 +190,3 @@ def engine_ids(model: nn.Module, ids: Tensor) -> tuple[list[int], int]:
         new = full(logits)[:, -1:].argmax(dim=-1)
         ids = torch.cat([ids, new], dim=1)
     return ids[0].tolist(), cache.nbytes
-
-
-@torch.no_grad()
-def clock(group: Group, rounds: int = 3, new: int = 4) -> list[dict[str, Any]]:
-    """Seconds for a prefill of 64 tokens and for a decoded token, alone and together, in turns.
-
-    Alone is the whole model on rank 0, on one thread and on one per core; the others wait. Of the
-    time together, `all_reduces` were spent in those, waiting for other ranks included.
-    """
-    torch.manual_seed(0)
-    wide = DecoderOnlyTransformer(4096, 512, 2048, 2, 64, num_heads=8, dropout=0.0).eval()
-    rows, ids = [], batch(1, 64)
-    for name, whole in {"small": load_model(device="cpu"), "wide": wide}.items():
-        part = parallelize(whole, group)
-        tasks = {
-            "prefill": (1, lambda m=whole: m(ids), lambda m=part: m(ids)),
-            "decode": (
-                new,
-                lambda m=whole: m.generate(ids[:, :1], new, temperature=0),
-                lambda m=part: generate(m, ids[:, :1], new, group),
-            ),
-        }
-        for task, (count, alone, together) in tasks.items():
-            for number in range(rounds + 1):
-                row = {"model": name, "task": task, "round": number}
-                if group.rank == 0:
-                    row["alone"] = seconds(alone, 1) / count
-                    row["all cores"] = seconds(alone, os.cpu_count()) / count
-                dist.barrier()
-                group.calls.clear()
-                row["together"] = seconds(together, 1) / count
-                row["all-reduces"] = sum(call.seconds for call in group.calls) / count
-                row["calls"] = len(group.calls) / count
-                rows.append(row)
-                dist.barrier()
-    return [row for row in rows if row["round"]]
-
-
-def seconds(task: Callable[[], object], threads: int) -> float:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    start = time.perf_counter()
-    task()
-    taken = time.perf_counter() - start
-    torch.set_num_threads(before)
-    return taken
-
-
-def trouble(group: Group, how: Callable[[], object]) -> None:
-    """Decode token by token; the last rank has an accident at the sixth."""
-    part = parallelize(load_model(device="cpu"), group)
-    for number in range(NEW):
-        if number == 5 and group.rank == group.size - 1:
-            how()
-        generate(part, prompt(), 1, group)
-
-
-def fails() -> None:
-    raise ValueError("something of this rank's own is wrong.")
-
-
-JOBS: dict[str, Callable[[Group], Any]] = {
-    "logits": logits,
-    "gradients": gradients,
-    "calls": calls,
-    "dropout": dropout,
-    "wire": wire,
-    "engine": engine,
-    "clock": clock,
-    "dies": lambda group: trouble(group, lambda: os._exit(3)),
-    "hangs": lambda group: trouble(group, lambda: time.sleep(600)),
-    "fails": lambda group: trouble(group, fails),
-}
-
-
-def main() -> None:
-    folder, rank = Path(sys.argv[1]), os.environ["RANK"]
-    try:
-        group = Processes(timeout=float(os.environ.get(PATIENCE, 60)))
-        report = {job: JOBS[job](group) for job in sys.argv[2:]}
-    except Exception as error:
-        note = f"{type(error).__name__}: {error}"
-        (folder / f"rank-{rank}.error").write_text(note, encoding="utf-8")
-        raise
-    (folder / f"rank-{rank}.json").write_text(json.dumps(report), encoding="utf-8")
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()

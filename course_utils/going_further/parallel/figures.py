@@ -1,16 +1,18 @@
-"""The figures of chapter 10: the look is that of `course_utils.look`."""
+"""The figures of many processes: who holds, sends and keeps what, how long (chapter 11)."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..look import (
+from ...plots.look import (
     BLACK,
     BLUE,
     BUILT,
+    CENTRED,
     COSTLY,
     GREEN,
     LOW,
@@ -19,6 +21,7 @@ from ..look import (
     PALE,
     SKY,
     THEORY,
+    curve,
     name_lines,
     panels,
     spread,
@@ -27,9 +30,14 @@ from ..look import (
 RANKS = ListedColormap([GREEN, PALE[ORANGE], BLUE, PALE[SKY]])
 INK = ("white", "black", "white", "black")
 LOOKS = {
-    "cache": {"color": GREEN, "linestyle": "-", "marker": "^"},
-    "weights": {"color": ORANGE, "linestyle": "-.", "marker": "s"},
+    "cache": curve(GREEN),
+    "weights": curve(ORANGE, "-.", "s"),
 }
+SIGN = {
+    "fontsize": 13,
+    "fontstyle": "italic",
+    "bbox": {"boxstyle": "circle", "facecolor": "white", "edgecolor": "black"},
+} | CENTRED
 
 
 def who_holds_what(owners: dict[str, Tensor]) -> Figure:
@@ -45,38 +53,30 @@ def who_holds_what(owners: dict[str, Tensor]) -> Figure:
     for name, owner in owners.items():
         left += {"W_q": 1.4, "W_o": 0.5, "fc1": 2.2}.get(name, 0) * gap
         if name in ("W_q", "fc1"):
-            ax.text(left - 0.7 * gap, height / 2, "f", **_SIGN)
-        rows, columns = owner.shape
-        low = (height - rows) / 2
-        ax.imshow(
-            owner.numpy(),
-            cmap=RANKS,
-            vmin=0,
-            vmax=RANKS.N - 1,
-            interpolation="nearest",
-            extent=(left, left + columns, low + rows, low),
-        )
-        for rank in owner.unique().tolist():
-            row, column = (owner == rank).double().nonzero().double().mean(dim=0).tolist()
-            at = (left + column + 0.5, low + row + 0.5)
-            ax.text(*at, str(rank), ha="center", va="center", color=INK[rank], fontsize=10)
-        ax.text(left + columns / 2, low - 0.02 * height, name, ha="center", va="bottom")
-        left += columns + 0.35 * gap
+            ax.text(left - 0.7 * gap, height / 2, "f", **SIGN)
+        low = (height - owner.size(0)) / 2
+        _matrix(ax, owner, left, low)
+        middle = left + owner.size(1) / 2
+        ax.text(middle, low - 0.02 * height, name, ha="center", va="bottom")
+        left += owner.size(1) + 0.35 * gap
         if name in ("W_o", "fc2"):
-            ax.text(left + 0.35 * gap, height / 2, "g", **_SIGN)
+            ax.text(left + 0.35 * gap, height / 2, "g", **SIGN)
             left += gap
     ax.set(xlim=(0, left), ylim=(height, -0.08 * height))
     ax.set_title("Which rank holds which numbers of a layer's weights")
     return figure
 
 
-_SIGN = {
-    "ha": "center",
-    "va": "center",
-    "fontsize": 13,
-    "fontstyle": "italic",
-    "bbox": {"boxstyle": "circle", "facecolor": "white", "edgecolor": "black"},
-}
+def _matrix(ax: Axes, owner: Tensor, left: float, low: float) -> None:
+    """A matrix from the corner (left, low), a colour per rank, with its number in the middle."""
+    rows, columns = owner.shape
+    extent = (left, left + columns, low + rows, low)
+    look = {"cmap": RANKS, "vmin": 0, "vmax": RANKS.N - 1, "interpolation": "nearest"}
+    ax.imshow(owner.numpy(), extent=extent, **look)
+    for rank in owner.unique().tolist():
+        row, column = (owner == rank).double().nonzero().double().mean(dim=0).tolist()
+        at = (left + column + 0.5, low + row + 0.5)
+        ax.text(*at, str(rank), color=INK[rank], fontsize=10, **CENTRED)
 
 
 def sent_and_kept(wire: pd.Series, ring: pd.Series, kept: pd.DataFrame) -> Figure:
@@ -91,10 +91,9 @@ def sent_and_kept(wire: pd.Series, ring: pd.Series, kept: pd.DataFrame) -> Figur
     left.plot(many, many - 1, **(THEORY | {"linestyle": ":"}))
     left.annotate("2 (n - 1) / n", (5.5, 1.64), (0, 10), ha="center", **OFFSET)
     left.annotate("n - 1: all to all", (3.4, 2.4), (-6, 6), ha="right", **OFFSET)
-    plain = {"linestyle": "", "color": GREEN}
-    left.plot(ring.index, ring, marker="x", label="ring by hand, counted", **plain)
-    look = plain | {"color": ORANGE, "markersize": 10, "fillstyle": "none"}
-    left.plot(wire.index, wire, marker="o", label="gloo, measured", **look)
+    left.plot(ring.index, ring, label="ring by hand, counted", **curve(GREEN, "", "x"))
+    hollow = curve(ORANGE, "") | {"markersize": 10, "fillstyle": "none"}
+    left.plot(wire.index, wire, label="gloo, measured", **hollow)
     left.set(xlabel="processes n", ylabel="bytes sent per byte of tensor", ylim=(-0.1, 3))
     left.set_title("What each process sends")
     left.legend(loc="lower right")

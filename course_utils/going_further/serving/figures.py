@@ -1,4 +1,4 @@
-"""The figures of chapter 09: the look is that of `course_utils.look`."""
+"""The figures of many users: company, schedules, blocks, guesses (chapter 10)."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -6,9 +6,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..look import (
+from ...plots.look import (
     BLACK,
     BLUE,
+    CENTRED,
     GREEN,
     OFFSET,
     ORANGE,
@@ -16,16 +17,19 @@ from ..look import (
     PURPLE,
     TALL,
     THEORY,
+    curve,
+    in_cell,
+    log_x,
     name_lines,
     panels,
 )
-from .serving import Request, StepTimes
+from .scheduling import Request, StepTimes
 
 LOOKS = (
-    {"color": ORANGE, "linestyle": ":", "marker": "o"},
-    {"color": GREEN, "linestyle": "-", "marker": "^"},
-    {"color": BLUE, "linestyle": "--", "marker": "s"},
-    {"color": PURPLE, "linestyle": "-.", "marker": "D"},
+    curve(ORANGE, ":"),
+    curve(GREEN),
+    curve(BLUE, "--"),
+    curve(PURPLE, "-."),
 )
 
 
@@ -65,7 +69,7 @@ def timelines(schedules: dict[str, list[Request]], max_rows: int) -> Figure:
             free_from[row] = stop
             _bar(ax, row, start, stop, {"color": PALE[GREEN]})
             name = chr(ord("A") + number)
-            ax.text((start + stop) / 2, row, name, ha="center", va="center")
+            ax.text((start + stop) / 2, row, name, **CENTRED)
         for row, since in enumerate(free_from):
             if since < max(free_from):
                 _bar(ax, row, since, max(free_from), {"color": "white", "hatch": "///"})
@@ -122,22 +126,25 @@ def blocks(
     for ax, (title, (words, notes)) in zip(axes.flat, stages.items(), strict=False):
         ax.grid(False)
         for block, (row, note) in enumerate(zip(words, notes, strict=True)):
-            color = GREEN if "," in note else PALE[GREEN] if note else "white"
-            for place in range(block_size):
-                full = place < len(row)
-                look = {"facecolor": color if full else "white", "edgecolor": "black"}
-                look |= {"hatch": "" if full or not note else "///", "linewidth": 0.8}
-                ax.add_patch(plt.Rectangle((place, block - 0.4), 1, 0.8, **look))
-                if full:
-                    at = (place + 0.5, block)
-                    ink = "white" if color == GREEN else "black"
-                    ax.text(*at, row[place], ha="center", va="center", color=ink)
+            _places(ax, block, row, note, block_size)
             ax.text(block_size + 0.1, block, note, va="center")
         ax.set_yticks(range(len(words)), [f"block {i}" for i in range(len(words))], fontsize=11)
         ax.set(title=title, xlim=(0, block_size + 1.2), ylim=(len(words) - 0.5, -0.5), xticks=[])
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0)
     return figure
+
+
+def _places(ax: Axes, block: int, words: list[str], note: str, block_size: int) -> None:
+    """The places of a block: dark if it is shared, pale if one holds it, hatched where empty."""
+    color = GREEN if "," in note else PALE[GREEN] if note else "white"
+    for place in range(block_size):
+        full = place < len(words)
+        look = {"facecolor": color if full else "white", "edgecolor": "black"}
+        look |= {"hatch": "" if full or not note else "///", "linewidth": 0.8}
+        ax.add_patch(plt.Rectangle((place, block - 0.4), 1, 0.8, **look))
+        if full:
+            in_cell(ax, block, place + 0.5, words[place], dark=color == GREEN, size=None)
 
 
 def fragmentation(found: pd.DataFrame) -> Figure:
@@ -153,9 +160,8 @@ def fragmentation(found: pd.DataFrame) -> Figure:
     left.set(ylabel="places held for nothing (%)", title="Waste", ylim=(0, 100))
     right.set(ylabel="requests at once, on average", title="In the same memory", ylim=(0, None))
     for ax in (left, right):
-        ax.set(xscale="log", xlabel="positions in a block")
-        ax.set_xticks(found.index, found.index)
-        ax.minorticks_off()
+        log_x(ax, found.index)
+        ax.set_xlabel("positions in a block")
     left.legend(loc="upper left")
     return figure
 

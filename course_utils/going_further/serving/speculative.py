@@ -1,4 +1,4 @@
-"""Speculative decoding: guess several tokens cheaply, check them in one pass (chapter 09).
+"""Speculative decoding: guess several tokens cheaply, check them in one pass (chapter 10).
 
 A *draft* is a function of the text so far (T,) and a number: it returns at most so many guesses
 (g,), and the distributions (g, V) that they were drawn from. The model runs all guesses at once and
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..generation import check_request
+from ...generation import check_request
 
 Draft = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 

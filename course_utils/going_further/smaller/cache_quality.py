@@ -1,8 +1,8 @@
-"""What a smaller cache costs: perplexity, and recall by distance (chapter 08).
+"""What a smaller cache costs: perplexity, and recall by distance (chapter 09).
 
-`python -m course_utils.going_further.cache_quality` measures every contender on the 60 stories of
-data/held_out_stories.jsonl and keeps the result in data/smaller_caches.csv (some minutes on
-two cores; an interrupted run goes on, --fresh starts again).
+`python -m course_utils.going_further.smaller.cache_quality` measures every contender on the 60
+stories of data/held_out_stories.jsonl and keeps the result in data/smaller_caches.csv (some minutes
+on two cores; an interrupted run goes on, --fresh starts again).
 """
 
 import argparse
@@ -18,11 +18,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from ..stories import Question, Story, Tokenizer, split
-from ..transformer import ROOT, DecoderOnlyTransformer, load_model
+from ...stories import Question, Story, Tokenizer, split
+from ...transformer import ROOT, DecoderOnlyTransformer, load_model
+from .eviction import evicting
 from .grouped_heads import grouped, uptrained
 from .packed_numbers import CHANNEL, TOKEN, quantized
-from .smaller_caches import WindowCache, approximate, evicting, windowed
+from .smaller_caches import approximate
+from .window import WindowCache, windowed
 
 STORIES = ROOT / "data" / "held_out_stories.jsonl"
 MEASURED = ROOT / "data" / "smaller_caches.csv"
@@ -198,6 +200,6 @@ def measure(path: Path, fresh: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Measure the smaller caches of chapter 08.")
+    parser = argparse.ArgumentParser(description="Measure the smaller caches of chapter 09.")
     parser.add_argument("--fresh", action="store_true", help="discard what was measured before")
     measure(MEASURED, parser.parse_args().fresh)

@@ -1,4 +1,4 @@
-"""What the check cells of chapter 08 call, as `course_utils.checks` does for the core."""
+"""What the check cells of "Smaller caches" call (chapter 09)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,60 +6,50 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .. import checks
-from ..checks import ask, verdict
-from ..transformer import DecoderOnlyTransformer
-
-PASSES = checks.PASSES
-
-
-def _tensor(found: object, shape: tuple[int, ...], what: str) -> Tensor:
-    """`found`, or AssertionError unless it is a tensor of that shape."""
-    if not isinstance(found, Tensor):
-        raise AssertionError(f"{what} is a {type(found).__name__}, expected a torch.Tensor.")
-    if tuple(found.shape) != shape:
-        raise AssertionError(f"{what} has shape {tuple(found.shape)}, expected {shape}.")
-    return found
+from ... import checks
+from ...checks.common import ask, pair, refuse_known, tensor, unchanged, verdict
+from ...transformer import DecoderOnlyTransformer
 
 
 @verdict
 def check_pool_heads(pool_heads: Callable[[Tensor, int, int], Tensor]) -> str:
-    """Chapter 08, exercise 1. Returns a verdict; raises AssertionError on wrong weights."""
+    """Chapter 09, exercise 1. Returns a verdict; raises AssertionError on wrong weights."""
     for num_heads, num_kv_heads, d_head, d_model in ((4, 2, 3, 12), (6, 2, 2, 12), (4, 1, 2, 8)):
         torch.manual_seed(0)
         weight = torch.randn(num_heads * d_head, d_model)
         before = weight.clone()
         found = pool_heads(weight, num_heads, num_kv_heads)
         what = f"For {num_heads} heads pooled to {num_kv_heads}, the result"
-        found = _tensor(found, (num_kv_heads * d_head, d_model), what)
-        if not torch.equal(weight, before):
-            raise AssertionError("The weight that came in was changed: leave it as it is.")
+        found = tensor(found, what, (num_kv_heads * d_head, d_model))
+        unchanged([before], [weight], "The weight that came in was changed: leave it as it is.")
         size = num_heads // num_kv_heads
         heads = weight.view(num_heads, d_head, d_model)
         groups = [range(g * size, (g + 1) * size) for g in range(num_kv_heads)]
         expected = torch.cat([sum(heads[h] for h in group) / size for group in groups])
         if torch.allclose(found, expected, atol=1e-6):
             continue
-        wrong = {
-            "These are sums. The queries expect keys of the old size: take the mean.": size
-            * expected,
-            "Each group must hold heads that follow one another (0 and 1, 2 and 3), because query "
-            "head h asks key head h // group size. Here heads far apart were pooled.": heads.view(
-                size, num_kv_heads, d_head, d_model
-            )
-            .mean(0)
-            .flatten(0, 1),
-            "This is the first head of each group, not the mean of the group.": torch.cat(
-                [heads[group[0]] for group in groups]
+        far_apart = heads.view(size, num_kv_heads, d_head, d_model).mean(0).flatten(0, 1)
+        mistakes = [
+            (
+                size * expected,
+                "These are sums. The queries expect keys of the old size: take the mean.",
             ),
-            "Rows that follow one another were averaged: they belong to one head. A head is d_head "
-            "rows, and the first rows of two heads belong together.": weight.view(
-                num_kv_heads * d_head, size, d_model
-            ).mean(1),
-        }
-        for why, mistake in wrong.items():
-            if torch.allclose(found, mistake, atol=1e-6):
-                raise AssertionError(why)
+            (
+                far_apart,
+                "Each group must hold heads that follow one another (0 and 1, 2 and 3), because "
+                "query head h asks key head h // group size. Here heads far apart were pooled.",
+            ),
+            (
+                torch.cat([heads[group[0]] for group in groups]),
+                "This is the first head of each group, not the mean of the group.",
+            ),
+            (
+                weight.view(num_kv_heads * d_head, size, d_model).mean(1),
+                "Rows that follow one another were averaged: they belong to one head. A head is "
+                "d_head rows, and the first rows of two heads belong together.",
+            ),
+        ]
+        refuse_known(found, mistakes, atol=1e-6)
         raise AssertionError(
             f"{what} is not the mean of each group of {size} heads; it is wrong by up to "
             f"{(found - expected).abs().max():.2g}. Head h is the rows h * d_head to "
@@ -70,7 +60,7 @@ def check_pool_heads(pool_heads: Callable[[Tensor, int, int], Tensor]) -> str:
 
 @verdict
 def check_band_mask(band_mask: Callable[..., Tensor]) -> str:
-    """Chapter 08, exercise 2. Returns a verdict; raises AssertionError on a wrong mask."""
+    """Chapter 09, exercise 2. Returns a verdict; raises AssertionError on a wrong mask."""
     cases = (
         (6, 6, 3, 0),
         (6, 6, 2, 1),
@@ -83,7 +73,7 @@ def check_band_mask(band_mask: Callable[..., Tensor]) -> str:
     for num_queries, num_keys, window, sinks in cases:
         call = f"band_mask({num_queries}, {num_keys}, window={window}, sinks={sinks})"
         found = band_mask(num_queries, num_keys, window, sinks)
-        found = _tensor(found, (num_queries, num_keys), call)
+        found = tensor(found, call, (num_queries, num_keys))
         if found.dtype != torch.bool:
             raise AssertionError(f"{call} is of {found.dtype}, expected torch.bool.")
         for row in range(num_queries):
@@ -92,11 +82,11 @@ def check_band_mask(band_mask: Callable[..., Tensor]) -> str:
                 sees = key <= query and (query - key < window or key < sinks)
                 if bool(found[row, key]) != sees:
                     last = " Are the queries the last positions?" * (num_queries < num_keys)
-                    raise AssertionError(_why(call, query, key, sees, window, sinks) + last)
+                    raise AssertionError(_why_not(call, query, key, sees, window, sinks) + last)
     return "band_mask is right: with and without sinks, for a square and for the last queries."
 
 
-def _why(call: str, query: int, key: int, sees: bool, window: int, sinks: int) -> str:
+def _why_not(call: str, query: int, key: int, sees: bool, window: int, sinks: int) -> str:
     does, should = ("does not see", "must") if sees else ("sees", "must not")
     if key > query:
         reason = "nobody sees what comes later, a sink no more than another position"
@@ -111,7 +101,7 @@ def _why(call: str, query: int, key: int, sees: bool, window: int, sinks: int) -
 
 @verdict
 def check_window_cache(window_cache: type) -> str:
-    """Chapter 08, exercise 3. Returns a verdict; raises AssertionError on a wrong cache."""
+    """Chapter 09, exercise 3. Returns a verdict; raises AssertionError on a wrong cache."""
     model = DecoderOnlyTransformer(11, 8, 16, 2, 32, num_heads=2, dropout=0.0)
     for window, sinks, batch in ((3, 0, 1), (3, 2, 2), (1, 1, 1), (20, 4, 1)):
         torch.manual_seed(0)
@@ -122,8 +112,7 @@ def check_window_cache(window_cache: type) -> str:
                 given = k.clone(), v.clone()
                 found = ask(cache.append, layer, k, v)
                 _judge_window(found, pairs[: t + 1, layer], window, sinks, layer)
-                if not (torch.equal(k, given[0]) and torch.equal(v, given[1])):
-                    raise AssertionError("The keys and values that came in were changed.")
+                unchanged(given, (k, v), "The keys and values that came in were changed.")
             if cache.length != t + 1:
                 raise AssertionError(
                     f"After position {t} length is {cache.length}, expected {t + 1}. It counts all "
@@ -143,19 +132,17 @@ def _judge_window(found: object, given: Tensor, window: int, sinks: int, layer: 
 
     `given` (T, 2, B, H, 1, d) is all that went into this layer. The order does not matter.
     """
-    if not isinstance(found, tuple) or len(found) != 2:
-        raise AssertionError(f"append returns {type(found).__name__}; expected keys, values.")
+    keys, values = pair(found, f"append returns {type(found).__name__}; expected keys, values.")
     last = len(given) - 1
     kept = [p for p in range(last + 1) if p > last - window or p < sinks]
     where = f"With window={window}, sinks={sinks}, after position {last} in layer {layer}"
-    keys, values = found
     if layer and isinstance(keys, Tensor) and keys.dim() == 4 and keys.size(2) != len(kept):
         raise AssertionError(
             f"{where}: keys of {keys.size(2)} positions came back, expected {len(kept)}. Layer 0 "
             "was right: each layer needs a count of its own (lengths[layer])."
         )
-    _tensor(keys, (*given.shape[2:4], len(kept), given.shape[-1]), f"{where}: keys")
-    _tensor(values, tuple(keys.shape), f"{where}: values")
+    tensor(keys, f"{where}: keys", (*given.shape[2:4], len(kept), given.shape[-1]))
+    tensor(values, f"{where}: values", keys.shape)
     names = []
     for slot in range(len(kept)):
         match = (given[:, 0] == keys[:, :, slot : slot + 1]).flatten(1).all(1).nonzero()
@@ -181,7 +168,7 @@ def _judge_window(found: object, given: Tensor, window: int, sinks: int, layer: 
 def check_pack(
     pack: Callable[[Tensor, int], Tensor], unpack: Callable[[Tensor, int], Tensor]
 ) -> str:
-    """Chapter 08, exercise 4. Returns a verdict; raises AssertionError on wrong bytes."""
+    """Chapter 09, exercise 4. Returns a verdict; raises AssertionError on wrong bytes."""
     example = torch.tensor([1, 2, 15, 0], dtype=torch.uint8)
     _judge_pack(pack, example, 4, [1 + 16 * 2, 15])
     _judge_pack(pack, torch.tensor([3, 0, 1, 2], dtype=torch.uint8), 2, [3 + 16 * 1 + 64 * 2])
@@ -190,8 +177,8 @@ def check_pack(
         codes = torch.randint(2**bits, (2, 3, 32), generator=torch.Generator().manual_seed(bits))
         codes = codes.to(torch.uint8)
         packed = pack(codes.clone(), bits)
-        _tensor(packed, (2, 3, 4 * bits), f"{bits} bits: packed, 32 codes")
-        found = _tensor(unpack(packed.clone(), bits), (2, 3, 32), f"{bits} bits: unpacked")
+        tensor(packed, f"{bits} bits: packed, 32 codes", (2, 3, 4 * bits))
+        found = tensor(unpack(packed.clone(), bits), f"{bits} bits: unpacked", (2, 3, 32))
         if not torch.equal(found.long(), codes.long()):
             wrong = (found.long() != codes.long()).nonzero()[0].tolist()
             raise AssertionError(
@@ -204,9 +191,8 @@ def check_pack(
 def _judge_pack(
     pack: Callable[[Tensor, int], Tensor], codes: Tensor, bits: int, expected: list[int]
 ) -> None:
-    found = pack(codes.clone(), bits)
     what = f"pack({codes.tolist()}, {bits})"
-    found = _tensor(found, (len(expected),), what)
+    found = tensor(pack(codes.clone(), bits), what, (len(expected),))
     if found.dtype != torch.uint8:
         raise AssertionError(
             f"{what} is of {found.dtype}, whose numbers take {found.element_size()} bytes each; "
@@ -223,35 +209,37 @@ def _judge_pack(
 
 @verdict
 def check_victim(victim: Callable[[Tensor, Tensor], Tensor]) -> str:
-    """Chapter 08, exercise 5. Returns a verdict; raises AssertionError on a wrong choice."""
+    """Chapter 09, exercise 5. Returns a verdict; raises AssertionError on a wrong choice."""
     mass = torch.tensor([[0.5, 0.1, 3.0, 0.2, 0.05], [2.0, 0.9, 0.3, 0.1, 0.2]])
     protected = torch.tensor([[False, False, False, True, True]] * 2)
     before, shield = mass.clone(), protected.clone()
     for shape in ((2,), (1, 2), (2, 1)):
         found = victim(mass.view(*shape, 5), protected.view(*shape, 5))
-        found = _tensor(found, (*shape, 1), f"For mass {(*shape, 5)}, the index")
+        found = tensor(found, f"For mass {(*shape, 5)}, the index", (*shape, 1))
         if found.dtype != torch.long:
             raise AssertionError(f"The index is of {found.dtype}, expected torch.int64.")
         chosen = found.flatten().tolist()
-        wrong = {
-            (4, 3): "These have received least of all, but they are protected: they came last.",
-            (2, 0): "These have received most attention. The one with least has to go.",
-        }
-        if tuple(chosen) in wrong:
-            raise AssertionError(wrong[tuple(chosen)])
+        mistakes = [
+            ([4, 3], "These have received least of all, but they are protected: they came last."),
+            ([2, 0], "These have received most attention. The one with least has to go."),
+        ]
+        refuse_known(chosen, mistakes)
         if chosen != [1, 2]:
             rows = [[round(number, 2) for number in row] for row in mass.tolist()]
             raise AssertionError(
                 f"For mass {rows}, the last two of each row protected: found {chosen}, expected "
                 "[1, 2]."
             )
-    if not (torch.equal(mass, before) and torch.equal(protected, shield)):
-        raise AssertionError("mass or protected was changed: the cache goes on counting with them.")
+    unchanged(
+        (before, shield),
+        (mass, protected),
+        "mass or protected was changed: the cache goes on counting with them.",
+    )
     return "victim is right: the least of those that may go, in every head by itself."
 
 
 EXERCISES = {
-    "08": {
+    "09": {
         "1: fewer heads": (check_pool_heads, ("pool_heads",)),
         "2: a band": (check_band_mask, ("band_mask",)),
         "3: a ring of slots": (check_window_cache, ("WindowCache",)),

@@ -1,4 +1,4 @@
-"""The figures of chapter 08: the look is that of `course_utils.look`."""
+"""The figures of smaller caches: what is kept, and what that costs (chapter 09)."""
 
 import itertools
 from collections.abc import Sequence
@@ -11,45 +11,49 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from torch import Tensor
 
-from ..look import (
+from ...plots.look import (
     BLACK,
     BLUE,
     GREEN,
     LOW,
     OFFSET,
     ORANGE,
+    PLACE,
     PURPLE,
     SKY,
     SMALL,
     TALL,
     THEORY,
+    curve,
+    in_cell,
     ink,
+    log_x,
     name_lines,
     panels,
 )
 
 WHOLE, WINDOW, EVICTION = "whole cache", "window", "eviction"
 LOOK = {
-    WHOLE: {"color": BLACK, "linestyle": "-", "marker": "o"},
-    WINDOW: {"color": ORANGE, "linestyle": "--", "marker": "s"},
-    EVICTION: {"color": GREEN, "linestyle": "-.", "marker": "v"},
+    WHOLE: curve(BLACK),
+    WINDOW: curve(ORANGE, "--", "s"),
+    EVICTION: curve(GREEN, "-.", "v"),
 }
 LINES = (
-    {"color": BLACK, "linestyle": "-", "marker": "o"},
-    {"color": BLUE, "linestyle": "--", "marker": "s"},
-    {"color": ORANGE, "linestyle": "-.", "marker": "^"},
-    {"color": PURPLE, "linestyle": ":", "marker": "D"},
-    {"color": SKY, "linestyle": (0, (6, 1, 1, 1)), "marker": "v"},
+    curve(BLACK),
+    curve(BLUE, "--"),
+    curve(ORANGE, "-.", "^"),
+    curve(PURPLE, ":"),
+    curve(SKY, (0, (6, 1, 1, 1))),
 )
 FAMILIES = {
-    WHOLE: {"color": BLACK, "marker": "*", "markersize": 14, "linestyle": ""},
-    "fewer heads, pooled": {"color": SKY, "marker": "x", "linestyle": ":"},
-    "fewer heads, uptrained": {"color": SKY, "marker": "o", "linestyle": ":"},
-    WINDOW: {"color": ORANGE, "marker": "s", "linestyle": "--"},
-    "window, layer 1 whole": {"color": ORANGE, "marker": "^", "linestyle": "-."},
-    EVICTION: {"color": GREEN, "marker": "v", "linestyle": "-"},
-    "fewer bits": {"color": BLUE, "marker": "D", "linestyle": "-"},
-    "2 heads, 4 bits": {"color": PURPLE, "marker": "P", "linestyle": ""},
+    WHOLE: curve(BLACK, "", "*") | {"markersize": 14},
+    "fewer heads, pooled": curve(SKY, ":", "x"),
+    "fewer heads, uptrained": curve(SKY, ":", "o"),
+    WINDOW: LOOK[WINDOW],
+    "window, layer 1 whole": curve(ORANGE, "-.", "^"),
+    EVICTION: curve(GREEN, "-", "v"),
+    "fewer bits": curve(BLUE, "-", "D"),
+    "2 heads, 4 bits": curve(PURPLE, "", "P"),
 }
 # Where a label goes: right of its point, left of it, below, above, then further off, on a line.
 PLACES = (
@@ -65,8 +69,7 @@ def grid(numbers: Tensor, title: str) -> Figure:
     figure, (ax,) = panels(height=LOW)
     ax.imshow(numbers.numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto")
     for (layer, head), number in np.ndenumerate(numbers.numpy()):
-        color = "white" if number > 0.62 else "black"
-        ax.text(head, layer, f"{number:.2f}", ha="center", va="center", color=color)
+        in_cell(ax, layer, head, f"{number:.2f}", dark=number > 0.62, size=None)
     ax.set_xticks(range(numbers.size(1)), range(1, numbers.size(1) + 1))
     ax.set_yticks(range(numbers.size(0)), range(1, numbers.size(0) + 1))
     ax.set(xlabel="head", ylabel="layer", title=title)
@@ -84,14 +87,12 @@ def recall_by_distance(
     figure, axes = panels(len(tables))
     for ax, (title, caches) in zip(axes, tables.items(), strict=True):
         for mark in marks:
-            ax.axvline(mark, color="0.4", linewidth=0.8)
+            ax.axvline(mark, **PLACE)
         for (name, table), look in zip(caches.items(), LINES, strict=False):
             look = LOOK.get(name, look)
             ax.plot(list(table.index), table["recall"], label=name, **look)
-        ticks = [int(end) for end in table.index]
-        ax.set(xscale="log", ylim=(-0.04, 1.06), title=title)
-        ax.set_xticks(ticks, [str(tick) for tick in ticks])
-        ax.minorticks_off()
+        log_x(ax, [int(end) for end in table.index])
+        ax.set(ylim=(-0.04, 1.06), title=title)
         ax.set_xlabel("distance of the fact, up to (tokens)")
     axes[0].set_ylabel("share of questions answered right")
     for ax in axes:
@@ -135,10 +136,8 @@ def quality_against_bytes(table: pd.DataFrame, highest: float = 4.6) -> Figure:
         for family, look in FAMILIES.items():
             part = table[table["family"] == family].sort_values("bytes")
             ax.plot(part["bytes"] / 1e3, part[column], label=family, **look)
-        ax.set(xscale="log", xlabel="bytes for a text of 1000 tokens (kB)", xlim=(45, 6500))
-        ax.set_xticks((62.5, 125, 250, 500, 1000, 2000, 4000))
-        ax.xaxis.set_major_formatter("{x:g}")
-        ax.minorticks_off()
+        log_x(ax, (62.5, 125, 250, 500, 1000, 2000, 4000))
+        ax.set(xlabel="bytes for a text of 1000 tokens (kB)", xlim=(45, 6500))
     axes[0].set(ylabel="share of questions answered right", title="Recall", ylim=(-0.08, 1.12))
     axes[1].set(ylabel="perplexity", title="Perplexity", ylim=(2.4, highest))
     handles, labels = axes[0].get_legend_handles_labels()
@@ -170,12 +169,8 @@ def _names(ax: Axes, points: pd.DataFrame, column: str) -> None:
             note = {"fontsize": SMALL, "ha": align, "va": "center"} | OFFSET
             note["color"] = ink(FAMILIES[point.family]["color"])
             if abs(y) > 12:
-                note["arrowprops"] = {
-                    "arrowstyle": "-",
-                    "color": note["color"],
-                    "linewidth": 0.7,
-                    "shrinkA": 0,
-                }
+                arrow = {"arrowstyle": "-", "linewidth": 0.7, "shrinkA": 0}
+                note["arrowprops"] = arrow | {"color": note["color"]}
             text = ax.annotate(point.label, at, (x, y), **note)
             text.update_positions(renderer)
             box = Text.get_window_extent(text, renderer).padded(1)

@@ -1,4 +1,4 @@
-"""Query heads that share keys and values: multi-query and grouped-query attention (chapter 08).
+"""Query heads that share keys and values: multi-query and grouped-query attention (chapter 09).
 
 Shapes: B batch, T tokens, H num_heads, G num_kv_heads, d d_head, D d_model = H * d. Each of the
 G key/value heads serves the H / G query heads that follow one another.
@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..attention import KeyValueStore, MultiHeadAttention
-from ..kv_cache import GrowingCache
-from ..transformer import ROOT, DecoderOnlyTransformer
+from ...attention import KeyValueStore, MultiHeadAttention
+from ...kv_cache import GrowingCache
+from ...transformer import ROOT, DecoderOnlyTransformer
 
 UPTRAINED = ROOT / "data" / "grouped_heads.pt"
 

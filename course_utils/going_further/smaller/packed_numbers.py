@@ -1,4 +1,4 @@
-"""Keys and values in 8, 4 or 2 bits, packed into bytes, and the cache that holds them (chapter 08).
+"""Keys and values in 8, 4 or 2 bits, packed into bytes, and the cache that holds them (chapter 09).
 
 Numbers that are rounded together share a lowest value and a step, kept in 16 bits each. *Per
 token*: the d numbers of one position of one head. *Per channel*: one channel of one head over
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..transformer import DecoderOnlyTransformer
+from ...transformer import DecoderOnlyTransformer
 from .smaller_caches import (
     ApproximateTransformer,
     Rule,

@@ -1,9 +1,9 @@
-"""Train the attention of the pooled models a little (chapter 08).
+"""Train the attention of the pooled models a little (chapter 09).
 
-`python -m course_utils.going_further.uptrain` makes data/grouped_heads.pt from seed 0: for 2 and
-for 1 key/value heads the attention's matrices in float16, nothing else being trained (a quarter of
-an hour on two cores). Every example is drawn from its step's number, so that an interrupted run
-goes on as if nothing had happened.
+`python -m course_utils.going_further.smaller.uptrain` makes data/grouped_heads.pt from seed 0: for
+2 and for 1 key/value heads the attention's matrices in float16, nothing else being trained (a
+quarter of an hour on two cores). Every example is drawn from its step's number, so that an
+interrupted run goes on as if nothing had happened.
 Source: Ainslie et al., "GQA", 2023, section 2.1 ("uptraining").
 """
 
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..train import TRAINING_DIR, Stage, batch, loss_and_recall, save_whole
-from ..transformer import load_model
+from ...train import TRAINING_DIR, Stage, batch, loss_and_recall, save_whole
+from ...transformer import load_model
 from .grouped_heads import UPTRAINED, GroupedTransformer, grouped
 from .smaller_caches import causal_rule
 

@@ -1,4 +1,4 @@
-"""What the check cells of chapter 06 call, as `course_utils.checks` does for the core."""
+"""What the check cells of "How fast can it go?" call (chapter 07)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,17 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .. import checks
-from ..checks import verdict
-from ..transformer import DecoderOnlyTransformer
+from ... import checks
+from ...checks.common import has_shape, pair, refuse_known, shape_or_type, verdict
+from ...transformer import DecoderOnlyTransformer
 from .roofline import Calls, cache_bytes, weight_bytes
-
-PASSES = checks.PASSES
 
 
 @verdict
 def check_bytes_per_token(bytes_per_token: Callable[[nn.Module, int], int]) -> str:
-    """Chapter 06, exercise 1. Returns a verdict; raises AssertionError on a wrong count."""
+    """Chapter 07, exercise 1. Returns a verdict; raises AssertionError on a wrong count."""
     for shape, dtype in (
         ((20, 12, 24, 2, 16, 3), torch.float32),
         ((50, 16, 64, 3, 32, 2), torch.float16),
@@ -27,14 +25,13 @@ def check_bytes_per_token(bytes_per_token: Callable[[nn.Module, int], int]) -> s
         for tokens in (7, 1):
             stored = cache_bytes(model, tokens)
             expected, found = weight_bytes(model) + stored, bytes_per_token(model, tokens)
-            wrong = {
-                everything + stored: "Of an embedding only one row is looked up for a token.",
-                weight_bytes(model): "The keys and values of all positions are read too.",
-                expected - stored // 2: "Each position keeps a key and a value, in every layer.",
-                expected // model.dtype.itemsize: "Those are numbers. In bytes, please.",
-            }
-            if found in wrong:
-                raise AssertionError(wrong[found])
+            mistakes = [
+                (everything + stored, "Of an embedding only one row is looked up for a token."),
+                (weight_bytes(model), "The keys and values of all positions are read too."),
+                (expected - stored // 2, "Each position keeps a key and a value, in every layer."),
+                (expected // model.dtype.itemsize, "Those are numbers. In bytes, please."),
+            ]
+            refuse_known(found, mistakes)
             if found != expected:
                 raise AssertionError(
                     f"A model of {everything:,} bytes in {dtype}, at {tokens} positions: expected "
@@ -45,15 +42,14 @@ def check_bytes_per_token(bytes_per_token: Callable[[nn.Module, int], int]) -> s
 
 @verdict
 def check_in_parts(in_parts: Callable[[Tensor, Tensor, int], Tensor]) -> str:
-    """Chapter 06, exercise 2. Returns a verdict; raises AssertionError on a wrong product."""
+    """Chapter 07, exercise 2. Returns a verdict; raises AssertionError on a wrong product."""
     torch.manual_seed(0)
     for d_out, d_in, parts in ((6, 4, 2), (6, 5, 3), (12, 7, 1)):
         weight, x = torch.randn(d_out, d_in).double(), torch.randn(1, d_in).double()
         with Calls() as calls:
             found = in_parts(weight, x, parts)
-        if not isinstance(found, Tensor) or found.shape != (1, d_out):
-            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise AssertionError(f"Expected shape (1, {d_out}), found {shape}.")
+        if not has_shape(found, (1, d_out)):
+            raise AssertionError(f"Expected shape (1, {d_out}), found {shape_or_type(found)}.")
         if not torch.allclose(found, x @ weight.T, rtol=0, atol=1e-12):
             raise AssertionError(
                 f"For a weight ({d_out}, {d_in}) and {parts} parts the numbers are not those of "
@@ -86,15 +82,13 @@ class NaNAsInt8(TorchDispatchMode):
 
 @verdict
 def check_quantize(quantize: Callable[[Tensor], tuple[Tensor, Tensor]]) -> str:
-    """Chapter 06, exercise 3. Returns a verdict; raises AssertionError on wrong numbers."""
+    """Chapter 07, exercise 3. Returns a verdict; raises AssertionError on wrong numbers."""
     torch.manual_seed(0)
     weight = torch.randn(5, 8) * torch.tensor([[1.0], [100.0], [1e-3], [1.0], [1.0]])
     weight[3] = 0
     with NaNAsInt8():
         found = quantize(weight.clone())
-    if not isinstance(found, tuple) or len(found) != 2:
-        raise AssertionError("quantize returns two tensors: the values, and the scale.")
-    values, scale = found
+    values, scale = pair(found, "quantize returns two tensors: the values, and the scale.")
     if values.dtype != torch.int8 or values.shape != weight.shape:
         raise AssertionError(
             f"The values are {values.dtype} {tuple(values.shape)}, expected torch.int8 "
@@ -123,7 +117,7 @@ def check_quantize(quantize: Callable[[Tensor], tuple[Tensor, Tensor]]) -> str:
 
 
 EXERCISES = {
-    "06": {
+    "07": {
         "1: count the bytes": (check_bytes_per_token, ("bytes_per_token",)),
         "2: a product in parts": (check_in_parts, ("in_parts",)),
         "3: eight bits": (check_quantize, ("quantize",)),

@@ -1,4 +1,4 @@
-"""One decoding step as one program: what is left when Python is out of the way (chapter 06).
+"""One decoding step as one program: what is left when Python is out of the way (chapter 07).
 
 `fast_decode` calls PyTorch about fifty times for a token of a small model. Here the whole step is
 exported as one graph, and TorchInductor makes C++ of it, ahead of time: it joins what can be
@@ -25,10 +25,10 @@ from torch._inductor import aoti_compile_and_package, aoti_load_package
 from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InvalidCxxCompiler
 
-from ..fast_decode import FastTransformer, RowCache, fast, product, ways_of
-from ..generation import check_request
-from ..kv_cache import check_rollback
-from ..transformer import DecoderOnlyTransformer
+from ...generation import check_request
+from ...kv_cache import check_rollback
+from ...transformer import DecoderOnlyTransformer
+from .fast_decode import FastTransformer, RowCache, fast, product, ways_of
 
 INDUCTOR = {"freezing": True, "max_autotune": True, "max_autotune_gemm_backends": "CPP,ATEN"}
 

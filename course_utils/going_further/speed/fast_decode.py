@@ -1,4 +1,4 @@
-"""The course's model, decoding close to the speed at which its weights can be read (chapter 06).
+"""The course's model, decoding close to the speed at which its weights can be read (chapter 07).
 
 Same weights, same interface, same numbers as `DecoderOnlyTransformer`. A decoding step is short:
 what it costs is reading every weight once, and Python. So, for one new token:
@@ -23,11 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import generation
-from .attention import FusedAttention
-from .kv_cache import check_rollback
+from ... import generation
+from ...attention import FusedAttention
+from ...kv_cache import check_rollback
+from ...transformer import DecoderOnlyTransformer
 from .products import Product, Shape, below, choose, ways
-from .transformer import DecoderOnlyTransformer
 
 
 class RowCache:

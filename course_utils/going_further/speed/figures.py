@@ -1,11 +1,12 @@
-"""The figures of chapter 06: the look is that of `course_utils.look`."""
+"""The figures of how fast it can go: bytes, products, steps, engines (chapter 07)."""
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
 
-from ..look import (
+from ...plots.look import (
+    AT_X,
     BLACK,
     BLUE,
     BUILT,
@@ -15,11 +16,15 @@ from ..look import (
     OFFSET,
     ORANGE,
     PALE,
+    PLACE,
     PURPLE,
     SKY,
     TALL,
     THEORY,
+    band,
+    curve,
     log_axes,
+    log_ticks,
     name_lines,
     panels,
     quartiles,
@@ -27,15 +32,14 @@ from ..look import (
 )
 
 PEERS = {
-    "transformers": {"color": GOLD, "linestyle": "-", "marker": "o"},
-    "course, plain": {"color": GREEN, "linestyle": "-", "marker": "^"},
-    "course, plain by columns": {"color": GREEN, "linestyle": ":", "marker": "x"},
-    "CTranslate2": {"color": PURPLE, "linestyle": "-", "marker": "D"},
-    "ONNX Runtime": {"color": PURPLE, "linestyle": "--", "marker": "P"},
-    "course, fast": {"color": SKY, "linestyle": "--", "marker": "s"},
-    "course, compiled": {"color": SKY, "linestyle": "-", "marker": "v"},
+    "transformers": curve(GOLD),
+    "course, plain": curve(GREEN),
+    "course, plain by columns": curve(GREEN, ":", "x"),
+    "CTranslate2": curve(PURPLE),
+    "ONNX Runtime": curve(PURPLE, "--", "P"),
+    "course, fast": curve(SKY, "--", "s"),
+    "course, compiled": curve(SKY),
 }
-NO_CACHE = {"color": ORANGE, "linestyle": "", "marker": "o"}
 DECODERS = {"plain": PALE[GREEN], "fast": PALE[SKY], "compiled": PALE[SKY], "floor": "white"}
 
 
@@ -71,16 +75,11 @@ def bandwidth(read: pd.DataFrame, marks: dict[str, int]) -> Figure:
     The index is in bytes, the values in bytes per second; `marks` names some sizes.
     """
     figure, (ax,) = panels()
-    looks = (
-        {"color": BLUE, "linestyle": "--", "marker": "s"},
-        {"color": GREEN, "linestyle": "-", "marker": "^"},
-    )
-    for name, look in zip(read, looks, strict=False):
+    for name, look in zip(read, (curve(BLUE, "--"), curve(GREEN)), strict=False):
         ax.plot(read.index / 1e6, read[name] / 1e9, label=name, **look)
     for name, size in marks.items():
-        ax.axvline(size / 1e6, color="0.4", linewidth=0.8)
-        at = {"xycoords": ("data", "axes fraction")} | OFFSET
-        ax.annotate(name, (size / 1e6, 0.02), (3, 0), **at)
+        ax.axvline(size / 1e6, **PLACE)
+        ax.annotate(name, (size / 1e6, 0.02), (3, 0), **AT_X)
     ax.set(xscale="log", ylim=(0, None), xlabel="bytes read again and again (MB)")
     ax.xaxis.set_major_formatter("{x:g}")
     ax.set(ylabel="bytes per second (GB/s)", title="How fast this machine reads")
@@ -150,24 +149,29 @@ def precision(
     left.bar_label(bars, [f"{value:.3f}" for value in recall], padding=4)
     left.set(xlim=(0, 1.3), xlabel="share of questions answered right", title="Recall")
     left.set_xticks((0, 0.5, 1))
-    right.plot(ms, range(len(ms)), "o", color=SKY)
-    spread(right, range(len(ms)), low, high, SKY, across=True)
-    for row, (name, value) in enumerate(ms.items()):
-        said = f"{value:.2g} ms for {megabytes[name]:.0f} MB"
-        if value**2 < low.min() * high.max():
-            right.annotate(said, (high[name], row), (7, 0), va="center", **OFFSET)
-        else:
-            right.annotate(said, (low[name], row), (-7, 0), va="center", ha="right", **OFFSET)
-    right.set(xscale="log", xlim=(0.7 * low.min(), 1.4 * high.max()), ylim=(-0.6, len(ms) - 0.4))
-    right.set_yticks(range(len(ms)), ms.index)
-    right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    right.xaxis.set_major_formatter("{x:g}")
-    right.minorticks_off()
-    right.set(xlabel="time of one product (ms)", title="The wide model's last matrix")
+    _product_times(right, low, ms, high, megabytes)
     for ax in (left, right):
         ax.invert_yaxis()
         ax.grid(axis="y", visible=False)
     return figure
+
+
+def _product_times(
+    ax: Axes, low: pd.Series, ms: pd.Series, high: pd.Series, megabytes: dict[str, float]
+) -> None:
+    """A point per way, and beside it, where there is more room, its time and its bytes."""
+    ax.plot(ms, range(len(ms)), "o", color=SKY)
+    spread(ax, range(len(ms)), low, high, SKY, across=True)
+    for row, (name, value) in enumerate(ms.items()):
+        said = f"{value:.2g} ms for {megabytes[name]:.0f} MB"
+        if value**2 < low.min() * high.max():
+            ax.annotate(said, (high[name], row), (7, 0), va="center", **OFFSET)
+        else:
+            ax.annotate(said, (low[name], row), (-7, 0), va="center", ha="right", **OFFSET)
+    ax.set(xscale="log", xlim=(0.7 * low.min(), 1.4 * high.max()), ylim=(-0.6, len(ms) - 0.4))
+    ax.set_yticks(range(len(ms)), ms.index)
+    log_ticks(ax.xaxis)
+    ax.set(xlabel="time of one product (ms)", title="The wide model's last matrix")
 
 
 def growth(
@@ -185,7 +189,7 @@ def growth(
     """
     figure, (left, right) = panels(2)
     tokens = totals.index.to_numpy(dtype=float)
-    left.plot(tokens, totals, label="measured", **NO_CACHE)
+    left.plot(tokens, totals, label="measured", **curve(ORANGE, ""))
     middle = np.exp(np.log(totals).mean() - exponent * np.log(tokens).mean())
     left.plot(tokens, middle * tokens**exponent, label=f"exponent {exponent:.2f}", **THEORY)
     log_axes(left, tuple(int(n) for n in tokens[::2]))
@@ -194,8 +198,7 @@ def growth(
         look = PEERS[name] | {"marker": ""}
         right.plot(steps.index, 1e3 * steps[name], label=name.removeprefix("course, "), **look)
         if low is not None:
-            band = {"color": look["color"], "alpha": 0.22, "linewidth": 0}
-            right.fill_between(steps.index, 1e3 * low[name], 1e3 * high[name], **band)
+            band(right, steps.index, 1e3 * low[name], 1e3 * high[name], look["color"])
         slope, start = lines[name]
         right.plot(steps.index, 1e3 * (start + slope * steps.index), **THEORY)
     right.set(xlabel="position of the token", ylabel="time for one token (ms)", ylim=(0, None))

@@ -1,4 +1,4 @@
-"""A row times a matrix, in the way that is fastest on this machine (chapter 06).
+"""A row times a matrix, in the way that is fastest on this machine (chapter 07).
 
 A decoding step multiplies one row with every matrix of the model. How a matrix lies in memory, and
 which of PyTorch's routines reads it, changes the time by factors, and differently on each

@@ -1,4 +1,4 @@
-"""How fast can a token be? Bytes over bandwidth, and what else is paid for (chapter 06)."""
+"""How fast can a token be? Bytes over bandwidth, and what else is paid for (chapter 07)."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.benchmark import timer
 
-from ..products import ways
+from .products import ways
 
 
 def weight_bytes(model: nn.Module) -> int:

@@ -1,4 +1,4 @@
-"""Wrong answers that students write to notebook 05: each fails, with a message about its fault."""
+"""Wrong answers that students write to notebook 06: each fails, with a message about its fault."""
 
 import numpy as np
 import pytest

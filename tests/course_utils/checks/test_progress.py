@@ -54,7 +54,7 @@ def test_an_answer_that_crashes_is_not_passed():
 
 
 def test_every_notebook_has_its_exercises():
-    assert [len(exercises) for exercises in EXERCISES.values()] == [4, 4, 5, 10, 4]
+    assert [len(exercises) for exercises in EXERCISES.values()] == [4, 4, 5, 5, 5, 4]
 
 
 def test_a_failed_check_ends_in_one_line_and_an_answer_that_crashes_keeps_its_own():

@@ -7,8 +7,8 @@ from torch._inductor.exc import InvalidCxxCompiler
 
 from course_utils.evaluation import kv_evaluate
 from course_utils.generation import beam_search
-from course_utils.going_further import compiled_decode
-from course_utils.going_further.compiled_decode import (
+from course_utils.going_further.speed import compiled_decode
+from course_utils.going_further.speed.compiled_decode import (
     CompiledTransformer,
     StepCache,
     compiled,

@@ -7,10 +7,10 @@ import pytest
 import torch
 from helpers import cases_for, random_ids, small_model
 
-from course_utils import fast_decode, products
 from course_utils.evaluation import kv_evaluate
-from course_utils.fast_decode import FastTransformer, fast
 from course_utils.generation import beam_search
+from course_utils.going_further.speed import fast_decode, products
+from course_utils.going_further.speed.fast_decode import FastTransformer, fast
 from course_utils.transformer import load_model
 
 WAYS = list(products.ways(torch.float32))

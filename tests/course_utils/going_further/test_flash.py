@@ -1,4 +1,4 @@
-"""Chapter 07: tiles are exact for any shape, counts are right, and the checks see errors."""
+"""Chapter 08: tiles are exact for any shape, counts are right, and the checks see errors."""
 
 import ast
 import math
@@ -17,15 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from course_utils.attention import attention, causal_mask
-from course_utils.going_further import checks_07 as checks
-from course_utils.going_further import flash_attention as room
-from course_utils.going_further import plots_07 as plots
-from course_utils.going_further.checks_07 import plain
-from course_utils.going_further.flash_attention import Memory
+from course_utils.going_further.flash import checks
+from course_utils.going_further.flash import figures as plots
+from course_utils.going_further.flash import flash_attention as room
+from course_utils.going_further.flash.checks import plain
+from course_utils.going_further.flash.flash_attention import Memory
 from course_utils.transformer import ROOT
 
 matplotlib.use("Agg")
-CHAPTER = ROOT / "notebooks" / "going_further" / "07_flash_attention.ipynb"
+CHAPTER = ROOT / "notebooks" / "going_further" / "08_flash_attention.ipynb"
 CLOSE = {"rtol": 0, "atol": 1e-10}
 
 
@@ -477,7 +477,7 @@ def test_the_chapter_and_the_package_are_the_same_code():
     built = bodies("\n\n".join(c.source for c in notebook.cells if c.cell_type == "code"))
     with open(room.__file__, encoding="utf-8") as file:
         held = bodies(file.read())
-    exercises = {name for _, names in checks.EXERCISES["07"].values() for name in names}
+    exercises = {name for _, names in checks.EXERCISES["08"].values() for name in names}
     shared = set(built) & set(held)
     assert exercises | {"flash_decode", "FlashAttention"} == shared
     for name in shared:
@@ -539,7 +539,7 @@ def test_the_figure_of_times_draws_milliseconds():
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton comes with PyTorch's CUDA build")
 def test_the_kernel_is_right_in_triton_s_interpreter():
     """In a process of its own: Triton reads the variable when it is imported."""
-    command = [sys.executable, "-m", "course_utils.going_further.flash_triton"]
+    command = [sys.executable, "-m", "course_utils.going_further.flash.flash_triton"]
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     run = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

@@ -1,4 +1,4 @@
-"""The rooms of chapter 11 agree with `transformers` and `tokenizers`; the checks see mistakes."""
+"""The rooms of chapter 12 agree with `transformers` and `tokenizers`; the checks see mistakes."""
 
 import ast
 import inspect
@@ -21,13 +21,13 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.utils import logging
 
 from course_utils.evaluation import kv_evaluate
-from course_utils.going_further import bpe, gpt2
-from course_utils.going_further import checks_11 as checks
-from course_utils.going_further import plots_11 as plots
+from course_utils.going_further import gpt2
+from course_utils.going_further.gpt2 import bpe, checks
+from course_utils.going_further.gpt2 import figures as plots
 from course_utils.kv_cache import GrowingCache, PreallocatedCache
 from course_utils.transformer import ROOT
 
-NOTEBOOK = ROOT / "notebooks" / "going_further" / "11_real_weights.ipynb"
+NOTEBOOK = ROOT / "notebooks" / "going_further" / "12_real_weights.ipynb"
 SMALL = {"vocab_size": 50, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 24}
 SHAPES = {
     "as GPT-2": {},

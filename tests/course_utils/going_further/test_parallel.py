@@ -1,9 +1,13 @@
-"""The rooms of chapter 10: parts make the whole, and what goes wrong says so, in bounded time."""
+"""The rooms of chapter 11: parts make the whole, and what goes wrong says so, in bounded time."""
 
 import ast
 import copy
+import inspect
 import socket
 import sys
+import threading
+import time
+from collections import defaultdict
 
 import nbformat
 import pandas as pd
@@ -16,25 +20,29 @@ from hypothesis import strategies as st
 from torch import nn
 
 from course_utils.evaluation import kv_evaluate
-from course_utils.going_further import checks_10 as checks
-from course_utils.going_further import plots_10 as plots
-from course_utils.going_further import tensor_parallel as tp
-from course_utils.going_further import tensor_parallel_run as run
-from course_utils.going_further.tensor_parallel import Group, in_threads
+from course_utils.going_further.parallel import (
+    checks,
+    comparisons,
+    groups,
+    launch,
+    measurements,
+)
+from course_utils.going_further.parallel import figures as plots
+from course_utils.going_further.parallel import tensor_parallel as tp
+from course_utils.going_further.parallel.groups import Group, Meeting, in_threads
 from course_utils.transformer import ROOT, load_model
 
-CHAPTER = ROOT / "notebooks" / "going_further" / "10_many_processes.ipynb"
-ROOM = ROOT / "course_utils" / "going_further" / "tensor_parallel.py"
+CHAPTER = ROOT / "notebooks" / "going_further" / "11_many_processes.ipynb"
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_parts_make_the_whole(size):
-    for rank in in_threads(size, run.logits):
+    for rank in in_threads(size, comparisons.logits):
         assert rank["logits"] < 1e-9 and rank["cached logits"] < 1e-9
         assert rank["streams differ by"] == 0
-        assert rank["ids"] == rank["ids alone"] and len(rank["ids"]) == 10 + run.NEW
+        assert rank["ids"] == rank["ids alone"] and len(rank["ids"]) == 10 + comparisons.NEW
         assert rank["cache bytes"] * size == 2 * 4 * 1280 * 128 * 8
-    for rank in in_threads(size, run.gradients):
+    for rank in in_threads(size, comparisons.gradients):
         assert rank["loss"] < 1e-9 and rank["gradients"] < 1e-9
         assert len(rank["by name"]) == 4 * 12 + 6
 
@@ -44,8 +52,8 @@ def test_the_comparison_sees_a_missing_sum(broken, monkeypatch):
     """Without f only gradients are wrong, and of those not the last layer's own."""
     name = {"f": "copy_to", "g": "reduce_from"}[broken]
     monkeypatch.setattr(tp, name, lambda x, group: x)
-    assert (in_threads(2, run.logits)[0]["logits"] > 1e-9) == (broken == "g")
-    found = in_threads(2, run.gradients)[0]
+    assert (in_threads(2, comparisons.logits)[0]["logits"] > 1e-9) == (broken == "g")
+    found = in_threads(2, comparisons.gradients)[0]
     assert (found["loss"] > 1e-9) == (broken == "g")
     assert found["gradients"] > 1e-9
     if broken == "f":
@@ -75,7 +83,7 @@ def test_the_cache_of_parts_passes_the_harness_and_a_broken_one_does_not(monkeyp
 def test_all_reduces_are_two_per_layer_each_way():
     model = load_model(device="cpu")
     x = 2 * 24 * 128 * 4
-    for rank in in_threads(2, run.calls):
+    for rank in in_threads(2, measurements.calls):
         assert rank["forward"] == [["sum", x, 2 * model.num_layers]]
         sums = {size: times for op, size, times in rank["train"] if op == "sum"}
         assert sums == {2 * 23 * 128 * 4: 4 * model.num_layers + 1, 2 * 23 * 4: 2}
@@ -112,9 +120,9 @@ def test_a_loss_and_a_token_from_parts(size, width, scale, seed):
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
 def test_a_ring_adds_up_and_each_rank_sends_what_the_formula_says(n):
     rows = [torch.randint(100, (30,)) for _ in range(n)]
-    results, sent = tp.ring_all_reduce(rows)
+    results, sent = groups.ring_all_reduce(rows)
     assert all(torch.equal(result, sum(rows)) for result in results)
-    assert sent == [tp.ring_bytes(30, n)] * n
+    assert sent == [groups.ring_bytes(30, n)] * n
 
 
 def test_what_cannot_be_shared_out_is_refused():
@@ -144,6 +152,32 @@ def test_threads_that_do_not_make_the_same_calls_are_told():
         in_threads(3, fails)
 
 
+def test_ranks_that_come_at_once_make_one_round():
+    """A round's dict takes 10 ms to make here: whoever looks it up meanwhile must not make two."""
+    size, found = 4, {}
+
+    def slowly():
+        time.sleep(0.01)
+        return {}
+
+    def comes(rank, meeting, together):
+        together.wait()
+        found[rank] = meeting.bring(1, rank, "sum", torch.tensor(rank))
+
+    meeting, together = Meeting(size), threading.Barrier(size)
+    meeting.rounds = defaultdict(slowly)
+    ranks = [
+        threading.Thread(target=comes, args=(rank, meeting, together), daemon=True)
+        for rank in range(size)
+    ]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(10)
+    everybody = [("sum", torch.tensor(rank)) for rank in range(size)]
+    assert found == dict.fromkeys(range(size), everybody)
+
+
 def test_an_all_reduce_leaves_what_came_in_and_a_copied_model_keeps_its_group():
     def program(group):
         mine = torch.full((2, 3), float(group.rank + 1)).T
@@ -159,17 +193,17 @@ def test_an_all_reduce_leaves_what_came_in_and_a_copied_model_keeps_its_group():
 
 def test_a_rank_that_does_not_come_is_named_after_the_time_out():
     with pytest.raises(RuntimeError, match="Of 2 ranks, rank 0 waited in vain for rank 1"):
-        tp.launch(2, "hangs", patience=3)
+        launch.launch(2, "hangs", patience=3)
 
 
 def test_a_rank_that_fails_is_named_with_its_error():
     with pytest.raises(RuntimeError, match="Rank 1 of 2 failed: ValueError: something of this"):
-        tp.launch(2, "fails")
+        launch.launch(2, "fails")
 
 
 def test_processes_that_take_too_long_are_ended():
     with pytest.raises(TimeoutError, match="did not finish within 1 s"):
-        tp.launch(1, "hangs", timeout=1)
+        launch.launch(1, "hangs", timeout=1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux keeps the counters that it reads")
@@ -177,12 +211,12 @@ def test_bytes_sent_are_those_of_this_process_s_own_connections():
     server = socket.create_server(("127.0.0.1", 0))
     mine = socket.create_connection(server.getsockname())
     with server, mine, server.accept()[0] as other:
-        before = run.sent_by_this_process()
+        before = measurements.sent_by_this_process()
         mine.sendall(bytes(12_345))
         assert len(other.recv(12_345, socket.MSG_WAITALL)) == 12_345
         other.sendall(bytes(55))
         assert len(mine.recv(55, socket.MSG_WAITALL)) == 55
-        assert run.sent_by_this_process() - before == 12_345 + 55
+        assert measurements.sent_by_this_process() - before == 12_345 + 55
 
 
 SUMMARY = """
@@ -211,17 +245,17 @@ def test_who_is_to_blame(codes, notes, told, tmp_path):
     for rank, note in notes.items():
         (tmp_path / f"rank-{rank}.error").write_text(note)
     with pytest.raises(AssertionError, match=told):
-        raise AssertionError(tp.what_failed(2, SUMMARY.format(*codes), tmp_path))
+        raise AssertionError(launch.what_failed(2, SUMMARY.format(*codes), tmp_path))
 
 
 def test_nothing_leaves_the_machine(monkeypatch):
-    assert "--local-addr=127.0.0.1" in tp.torchrun(2, "folder")
-    monkeypatch.setattr(tp.socket, "if_nameindex", lambda: [(1, "eth0"), (2, "lo0")])
+    assert "--local-addr=127.0.0.1" in launch.torchrun(2, "folder")
+    monkeypatch.setattr(launch.socket, "if_nameindex", lambda: [(1, "eth0"), (2, "lo0")])
     if sys.platform != "win32":
-        assert tp.environment()["GLOO_SOCKET_IFNAME"] == "lo0"
-    monkeypatch.setattr(tp.sys, "platform", "win32")
-    assert tp.environment()["USE_LIBUV"] == "0"
-    assert "--rdzv-conf=store_type=file" in tp.torchrun(2, "folder")
+        assert launch.environment()["GLOO_SOCKET_IFNAME"] == "lo0"
+    monkeypatch.setattr(launch.sys, "platform", "win32")
+    assert launch.environment()["USE_LIBUV"] == "0"
+    assert "--rdzv-conf=store_type=file" in launch.torchrun(2, "folder")
 
 
 # The checks
@@ -515,7 +549,7 @@ def definitions(source):
 def test_the_chapter_and_the_package_are_the_same_code():
     cells = nbformat.read(CHAPTER, as_version=4).cells
     built = definitions("\n\n".join(c.source for c in cells if c.cell_type == "code"))
-    held = definitions(ROOM.read_text(encoding="utf-8"))
+    held = definitions(inspect.getsource(groups)) | definitions(inspect.getsource(tp))
     shared = built.keys() & held.keys()
     assert shared == {
         "split_layer",
@@ -575,13 +609,13 @@ def test_the_figure_of_times_stacks_computing_and_all_reduces():
 def test_parts_are_parameters_and_can_be_trained():
     """Two steps of SGD on parts and on the whole: the same loss after each."""
     whole = small_model(vocab_size=52, num_heads=4)
-    ids = run.batch(2, 8, vocab_size=52)
+    ids = comparisons.batch(2, 8, vocab_size=52)
 
     def losses(model, group=None):
         optimizer, found = torch.optim.SGD(model.parameters(), lr=0.05), []
         for _ in range(3):
             optimizer.zero_grad()
-            loss = run.train_loss(model, ids, group)
+            loss = comparisons.train_loss(model, ids, group)
             loss.backward()
             optimizer.step()
             found.append(loss.item())

@@ -1,4 +1,4 @@
-"""The rooms of chapter 09: no block is lost, no text changed, no odds moved, and the checks see it
+"""The rooms of chapter 10: no block is lost, no text changed, no odds moved, and the checks see it
 when one is."""
 
 import ast
@@ -15,22 +15,21 @@ import torch
 from helpers import cases_for, random_ids, small_model
 
 from course_utils.evaluation import kv_evaluate, uncached
-from course_utils.going_further import checks_09 as checks
-from course_utils.going_further import paged_cache, serving, speculative
-from course_utils.going_further import plots_09 as plots
-from course_utils.going_further.paged_cache import (
+from course_utils.going_further import serving
+from course_utils.going_further.serving import checks, speculative
+from course_utils.going_further.serving import figures as plots
+from course_utils.going_further.serving.block_tables import (
     BlockPool,
     BlockTables,
     OutOfBlocks,
-    PagedCache,
-    PagedRows,
-    PagedTransformer,
     Table,
 )
-from course_utils.going_further.serving import DryEngine, Engine, Request, StepTimes
+from course_utils.going_further.serving.engine import DryEngine, Engine
+from course_utils.going_further.serving.paged_cache import PagedCache, PagedRows, PagedTransformer
+from course_utils.going_further.serving.scheduling import Request, StepTimes
 from course_utils.transformer import ROOT
 
-NOTEBOOK = ROOT / "notebooks" / "going_further" / "09_many_users.ipynb"
+NOTEBOOK = ROOT / "notebooks" / "going_further" / "10_many_users.ipynb"
 
 
 # Blocks and tables
@@ -336,7 +335,7 @@ def test_an_engine_that_loses_blocks_or_words_is_seen(monkeypatch):
     seen(engine_class=PreemptsWithoutText)
     seen(engine_class=PreemptsWithoutRelease)
     seen(cache_class=AdoptsByBlockAlone)
-    monkeypatch.setattr(serving, "PagedRows", NoMaskBehindTheEnd)
+    monkeypatch.setattr("course_utils.going_further.serving.engine.PagedRows", NoMaskBehindTheEnd)
     seen()
 
 
@@ -822,7 +821,7 @@ def definitions(source):
         ("def static(", serving.static, ["static"]),
         ("def continuous(", serving.continuous, ["continuous"]),
         ("class BlockPool:", BlockPool, ["allocate", "share", "release"]),
-        ("class BlockTables(", paged_cache.BlockTables, ["reserve"]),
+        ("class BlockTables(", BlockTables, ["reserve"]),
         ("def accept_greedy(", speculative.accept_greedy, ["accept_greedy"]),
         ("def residual(", speculative.residual, ["residual"]),
     ],
@@ -875,4 +874,4 @@ def test_figures_draw_what_they_are_given():
 
 def test_partial_progress_is_for_this_chapter():
     assert isinstance(checks.progress, partial)
-    assert list(checks.EXERCISES) == ["09"]
+    assert list(checks.EXERCISES) == ["10"]

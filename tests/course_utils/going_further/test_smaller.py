@@ -1,4 +1,4 @@
-"""Chapter 08: each smaller cache is what its rule says, and its checks see what is wrong."""
+"""Chapter 09: each smaller cache is what its rule says, and its checks see what is wrong."""
 
 import ast
 import inspect
@@ -12,15 +12,31 @@ from helpers import random_ids, small_model
 
 from course_utils.attention import attention, causal_mask
 from course_utils.evaluation import in_portions, kv_evaluate, uncached
-from course_utils.going_further import cache_quality, grouped_heads, packed_numbers, smaller_caches
-from course_utils.going_further import checks_08 as checks
-from course_utils.going_further import plots_08 as plots
-from course_utils.going_further.packed_numbers import CHANNEL, TOGETHER, TOKEN, quantized
-from course_utils.going_further.smaller_caches import WindowCache, evicting, windowed
+from course_utils.going_further.smaller import (
+    cache_quality,
+    checks,
+    grouped_heads,
+    packed_numbers,
+    smaller_caches,
+)
+from course_utils.going_further.smaller import figures as plots
+from course_utils.going_further.smaller.eviction import (
+    EvictingCache,
+    evicting,
+    eviction_mask,
+    victim,
+)
+from course_utils.going_further.smaller.packed_numbers import CHANNEL, TOGETHER, TOKEN, quantized
+from course_utils.going_further.smaller.window import (
+    WindowCache,
+    band_mask,
+    window_rule,
+    windowed,
+)
 from course_utils.kv_cache import GrowingCache
 from course_utils.transformer import ROOT, DecoderOnlyTransformer, load_model
 
-CHAPTER = ROOT / "notebooks" / "going_further" / "08_smaller_caches.ipynb"
+CHAPTER = ROOT / "notebooks" / "going_further" / "09_smaller_caches.ipynb"
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +101,7 @@ class Broken:
         def length(self):
             return min(self.lengths[0], self.sinks + self.windows[0])
 
-    class MassOfTheDead(smaller_caches.EvictingCache):
+    class MassOfTheDead(EvictingCache):
         """The newcomer inherits what its predecessor in the slot had received."""
 
         def append(self, layer, k, v):
@@ -94,7 +110,7 @@ class Broken:
             self.mass[layer] = before
             return found
 
-    class LastWeightsOnly(smaller_caches.EvictingCache):
+    class LastWeightsOnly(EvictingCache):
         def saw(self, layer, weights):
             self.mass[layer].zero_()
             super().saw(layer, weights)
@@ -168,14 +184,14 @@ def test_eviction_that_protects_all_it_keeps_is_a_window():
 def test_eviction_by_hand():
     """Two slots, one of them for the newest: the other goes to whom position 1 looked at."""
     q = k = torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.0, 3.0]]).double()[None, None]
-    seen = smaller_caches.eviction_mask(q, k, budget=2, recent=1)[0, 0]
+    seen = eviction_mask(q, k, budget=2, recent=1)[0, 0]
     assert seen.tolist() == [[True, False, False], [True, True, False], [True, False, True]]
 
 
 def test_only_queries_that_attend_to_what_they_saw_see_it():
     """Band and causal mask against a loop of single queries."""
     q, k, v = torch.randn(3, 1, 2, 9, 4).double().unbind()
-    found = smaller_caches.window_rule(3, 1)(q, k, v)
+    found = window_rule(3, 1)(q, k, v)
     for t in range(9):
         kept = [s for s in range(t + 1) if s > t - 3 or s < 1]
         alone = attention(q[:, :, t : t + 1], k[:, :, kept], v[:, :, kept])
@@ -328,7 +344,7 @@ def wrong_answers():
         "in place": lambda x, h, g: right(x.mul_(1.5), h, g),
         "median": lambda x, h, g: x.view(g, h // g, -1, x.size(1)).amax(1).flatten(0, 1),
     }
-    band = smaller_caches.band_mask
+    band = band_mask
 
     def positions(nq, nk):
         return torch.arange(nk - nq, nk)[:, None], torch.arange(nk)
@@ -426,7 +442,6 @@ def wrong_answers():
         "unpacked in another order": (pack, lambda p, b: unpack(p, b).flip(-1)),
         "nothing": (lambda c, b: None, unpack),
     }
-    victim = smaller_caches.victim
     w["victim"] = {
         "protected too": lambda m, p: m.argmin(-1, keepdim=True),
         "most": lambda m, p: m.masked_fill(p, -1).argmax(-1, keepdim=True),
@@ -473,7 +488,7 @@ def test_one_count_for_all_layers_is_named_and_an_error_has_its_line():
 
 def test_a_mask_from_the_corner_is_asked_where_its_queries_stand():
     def from_the_corner(num_queries, num_keys, window, sinks=0, device=None):
-        return smaller_caches.band_mask(num_keys, num_keys, window, sinks, device)[:num_queries]
+        return band_mask(num_keys, num_keys, window, sinks, device)[:num_queries]
 
     with pytest.raises(AssertionError, match="Are the queries the last positions?"):
         checks.check_band_mask(from_the_corner)
@@ -481,10 +496,10 @@ def test_a_mask_from_the_corner_is_asked_where_its_queries_stand():
 
 def test_the_course_s_answers_pass_and_so_do_others():
     assert "right" in checks.check_pool_heads(grouped_heads.pool_heads)
-    assert "right" in checks.check_band_mask(smaller_caches.band_mask)
+    assert "right" in checks.check_band_mask(band_mask)
     assert "right" in checks.check_window_cache(WindowCache)
     assert "right" in checks.check_pack(packed_numbers.pack, packed_numbers.unpack)
-    assert "right" in checks.check_victim(smaller_caches.victim)
+    assert "right" in checks.check_victim(victim)
 
     def by_parts(weight, num_heads, num_kv_heads):
         heads = weight.chunk(num_heads)
@@ -534,17 +549,18 @@ def test_the_course_s_answers_pass_and_so_do_others():
 
 
 @pytest.mark.parametrize(
-    ("name", "room"),
+    "thing",
     [
-        ("pool_heads", grouped_heads),
-        ("band_mask", smaller_caches),
-        ("WindowCache", smaller_caches),
-        ("pack", packed_numbers),
-        ("unpack", packed_numbers),
-        ("victim", smaller_caches),
+        grouped_heads.pool_heads,
+        band_mask,
+        WindowCache,
+        packed_numbers.pack,
+        packed_numbers.unpack,
+        victim,
     ],
 )
-def test_the_chapter_and_the_package_are_the_same_code(name, room):
+def test_the_chapter_and_the_package_are_the_same_code(thing):
+    name = thing.__name__
     notebook = nbformat.read(CHAPTER, as_version=4)
     start = ("class " if name[0].isupper() else "def ") + name + "("
     (cell,) = [c for c in notebook.cells if c.cell_type == "code" and start in c.source]
@@ -556,7 +572,7 @@ def test_the_chapter_and_the_package_are_the_same_code(name, room):
                 part.body = part.body[1:]
         return ast.unparse(node)
 
-    assert code(cell.source) == code(inspect.getsource(getattr(room, name)))
+    assert code(cell.source) == code(inspect.getsource(thing))
 
 
 def test_the_figures_draw_what_they_are_given():

@@ -1,4 +1,4 @@
-"""The rooms of chapter 06: what they count is right, and their checks see what is wrong."""
+"""The rooms of chapter 07: what they count is right, and their checks see what is wrong."""
 
 import ast
 import inspect
@@ -9,9 +9,8 @@ import pytest
 import torch
 from helpers import small_model
 
-from course_utils.going_further import checks_06 as checks
-from course_utils.going_further import plots_06 as plots
-from course_utils.going_further import roofline
+from course_utils.going_further.speed import checks, roofline
+from course_utils.going_further.speed import figures as plots
 from course_utils.kv_cache import GrowingCache
 from course_utils.transformer import ROOT, DecoderOnlyTransformer
 
@@ -176,7 +175,7 @@ def test_what_is_forgotten_is_named():
 
 @pytest.mark.parametrize("name", ["in_parts", "quantize"])
 def test_the_chapter_and_the_package_are_the_same_code(name):
-    notebook = nbformat.read(CHAPTERS / "06_how_fast_can_it_go.ipynb", as_version=4)
+    notebook = nbformat.read(CHAPTERS / "07_how_fast_can_it_go.ipynb", as_version=4)
     (cell,) = [c for c in notebook.cells if c.cell_type == "code" and f"def {name}(" in c.source]
 
     def body(source):

@@ -1,0 +1,111 @@
+"""Which exercises of a notebook pass, and what remains: the strip at the end of each notebook."""
+
+import textwrap
+from collections.abc import Callable
+
+import pandas as pd
+
+from .n01_attention import check_attention, check_causal_mask, check_multi_head, check_softmax
+from .n02_transformer_block import (
+    check_decoder_layer,
+    check_feed_forward,
+    check_layer_norm,
+    check_model,
+)
+from .n03_generation import check_beam_search, check_generate
+from .n03_sampling import check_keep_top_k, check_keep_top_p, check_next_token
+from .n04_kv_cache import (
+    check_cache,
+    check_cached_attention,
+    check_cached_model,
+    check_decode_loop,
+    check_preallocated,
+)
+from .n05_is_it_right import check_cured, check_reorder
+from .n06_measuring import check_exponent, check_measure, check_operations, check_token_times
+
+PASSES = "passes"
+
+Exercises = dict[str, dict[str, tuple[Callable[..., str], tuple[str, ...]]]]
+
+
+EXERCISES: Exercises = {
+    "01": {
+        "1: the softmax that does not overflow": (check_softmax, ("softmax",)),
+        "2: the causal mask": (check_causal_mask, ("causal_mask",)),
+        "3: attention": (check_attention, ("attention_weights", "attention")),
+        "4: many heads": (check_multi_head, ("MultiHeadAttention",)),
+    },
+    "02": {
+        "1: layer norm": (check_layer_norm, ("layer_norm",)),
+        "2: feed-forward": (check_feed_forward, ("FeedForward",)),
+        "3: the decoder layer": (check_decoder_layer, ("DecoderLayer",)),
+        "4: the decoder-only transformer": (check_model, ("DecoderOnlyTransformer",)),
+    },
+    "03": {
+        "1: top-k": (check_keep_top_k, ("keep_top_k",)),
+        "2: top-p": (check_keep_top_p, ("keep_top_p",)),
+        "3: the next token": (check_next_token, ("next_token",)),
+        "4: generate": (check_generate, ("generate",)),
+        "5: beam search (optional)": (check_beam_search, ("beam_search",)),
+    },
+    "04": {
+        "1: a growing cache": (check_cache, ("GrowingCache",)),
+        "2: attention with a cache": (
+            check_cached_attention,
+            ("MultiHeadAttention", "GrowingCache"),
+        ),
+        "3: the model with a cache": (check_cached_model, ("DecoderOnlyTransformer",)),
+        "4: feed only what is new": (check_decode_loop, ("decode_loop",)),
+        "5: a preallocated cache": (check_preallocated, ("PreallocatedCache",)),
+    },
+    "05": {
+        "1: cure patient 1": (check_cured, ("Cured1",)),
+        "2: cure patient 2": (check_cured, ("Cured2",)),
+        "3: cure patient 3": (check_cured, ("Cured3",)),
+        "4: cure patient 4": (check_cured, ("Cured4",)),
+        "5: reorder the rows (optional)": (check_reorder, ("ReorderedCache",)),
+    },
+    "06": {
+        "1: a time for each token": (check_token_times, ("token_times",)),
+        "2: a fair measurement": (check_measure, ("measure",)),
+        "3: count": (check_operations, ("operations",)),
+        "4: the exponent": (check_exponent, ("exponent",)),
+    },
+}
+
+
+def progress(
+    notebook: str,
+    defined: dict[str, object],
+    exercises: Exercises = EXERCISES,
+) -> pd.DataFrame:
+    """Which exercises of `notebook` ("01" to "06") pass, and what remains: one row for each.
+
+    `defined` holds the answers by name: `globals()` in the notebook. Nothing is raised. `exercises`
+    are those of the chapters, for a notebook from "07" on.
+    """
+    states = {
+        title: _state(check, [defined.get(name) for name in names])
+        for title, (check, names) in exercises[notebook].items()
+    }
+    remaining = [title for title, state in states.items() if state != PASSES]
+    print(f"{len(states) - len(remaining)} of {len(states)} pass.", *remaining[:1], sep=" Next is ")
+    return pd.DataFrame({"exercise": states.keys(), "state": states.values()}).set_index("exercise")
+
+
+def _state(check: Callable[..., str], answers: list[object]) -> str:
+    if any(answer is None for answer in answers):
+        return "to do"
+    try:
+        check(*answers)
+    except NotImplementedError:
+        return "to do"
+    except Exception as error:
+        why = (
+            str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+        )
+        return "not yet: " + textwrap.shorten(why, 160, placeholder=" ...")
+    if all(getattr(answer, "__module__", "").startswith("course_utils") for answer in answers):
+        return "the course's version; yours is to come"
+    return PASSES

@@ -1,0 +1,62 @@
+"""Copies of a model that can be compared to nine decimals, and raise what a GPU would not raise.
+
+Every judgement runs on such a copy (notebook 05).
+"""
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def precise_copy(model: nn.Module) -> tuple[nn.Module, float]:
+    """A copy of the model for comparing logits, with the tolerance that its precision allows.
+
+    float64 and 1e-9; on a device without float64 (MPS), float32 and 1e-3. Dropout is off, and
+    missing rows are refused.
+    """
+    model = copy.deepcopy(model).eval()
+    refuse_missing_rows(model)
+    if next(model.parameters()).device.type == "mps":
+        return model.float(), 1e-3
+    return model.double(), 1e-9
+
+
+def refuse_missing_rows(model: nn.Module) -> None:
+    """Make embeddings raise IndexError on every device when asked for a row that they have not.
+
+    On a CPU they do. An NVIDIA GPU notices it later, in whatever waits for it next, and the process
+    can never use the GPU again: a wrong cache would end the judgement of all that come after it.
+    """
+
+    def look(table: nn.Embedding, inputs: tuple[Tensor, ...]) -> None:
+        for ids in inputs:
+            if ids.numel() == 0 or ids.device.type == "meta":
+                continue
+            low, high = ids.aminmax()
+            if low < 0 or high >= table.num_embeddings:
+                raise IndexError("index out of range in self")
+
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            module.register_forward_pre_hook(look)
+
+
+@contextlib.contextmanager
+def refusing_nan(model: nn.Module) -> Iterator[None]:
+    """Inside, the model raises RuntimeError rather than return NaN.
+
+    `torch.multinomial` refuses it on a CPU; on an NVIDIA GPU it ends as a missing row does.
+    """
+
+    def look(module: nn.Module, inputs: tuple[Any, ...], output: tuple[Tensor, Any]) -> None:
+        if output[0].isnan().any():
+            raise RuntimeError("the logits hold NaN")
+
+    handle = model.register_forward_hook(look)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,1 @@
+"""FlashAttention (chapter 08)."""

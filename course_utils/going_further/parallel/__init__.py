@@ -1,0 +1,1 @@
+"""Many processes (chapter 11)."""

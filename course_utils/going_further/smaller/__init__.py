@@ -1,0 +1,1 @@
+"""Smaller caches (chapter 09)."""

@@ -1,0 +1,1 @@
+"""How fast can it go? (chapter 07)."""
