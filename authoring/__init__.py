@@ -1,0 +1,1 @@
+"""What authors run: notebooks executed again, the student edition, the site."""
