@@ -109,7 +109,7 @@ def test_the_shipped_model_passes_its_ten_cases(cli):
 
 
 def test_the_shipped_models_cache_passes_its_first_cases(cli, monkeypatch):
-    """All ten are run by notebook 04, which takes a while."""
+    """All ten are run by notebook 05, which takes a while."""
 
     def first(path):
         assert path == TEST_CASES
