@@ -93,8 +93,7 @@ def measure(
     """Time the model: decoding with so many rows of `positions` each, prefilling such prompts.
 
     Of each, the fastest of the rounds, which take turns: what disturbs a step only lengthens it.
-    In its turn each runs twice, and the second time counts: the first finds other tasks' numbers in
-    the processor's caches.
+    In its turn each runs twice, and the second time counts.
     """
     tasks: dict[tuple[str, int], Callable[[], object]] = {}
     for n in rows:
@@ -116,8 +115,7 @@ def measure(
             past_kv.truncate(0)
 
         tasks["prefill", n] = prefill
-    twice = {(turn, *name): task for name, task in tasks.items() for turn in ("first", "second")}
-    seconds = in_turns(twice, rounds).min()["second"]
+    seconds = in_turns(tasks, rounds, settled=True).min()
     return StepTimes(seconds["decode"], seconds["prefill"])
 
 

@@ -204,7 +204,7 @@ def relative_times(weights: Sequence[Tensor]) -> dict[Shape, dict[str, float]]:
         stored = [w.T.contiguous().T for w in weights] if names[1:] == columns else weights
         tasks = {n: [every[n].of(w) for w in stored] for n in names[1:]}
         tasks["by rows"] = [plain(weight) for weight in weights]
-        for shape, seconds in in_turns(tasks, weights, rounds).items():
+        for shape, seconds in times_by_shape(tasks, weights, rounds).items():
             by_rows = np.array(seconds["by rows"])
             found[shape] |= {n: float(np.median(seconds[n] / by_rows)) for n in names}
     return found
@@ -223,7 +223,7 @@ def enough(weights: Sequence[Tensor]) -> list[Tensor]:
     return [*taken, weights[-1]]
 
 
-def in_turns(
+def times_by_shape(
     tasks: dict[str, list[Product]], weights: Sequence[Tensor], rounds: int
 ) -> dict[Shape, dict[str, list[float]]]:
     """Seconds that each way takes for all weights of a shape, in each round.

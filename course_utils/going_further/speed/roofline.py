@@ -27,15 +27,21 @@ def cache_bytes(model: nn.Module, tokens: int) -> int:
 
 
 def in_turns(
-    tasks: dict[str, Callable[[], object]], rounds: int = 15, calls: int = 1
+    tasks: dict[str, Callable[[], object]],
+    rounds: int = 15,
+    calls: int = 1,
+    settled: bool = False,
 ) -> pd.DataFrame:
     """Seconds per call: one row per round, one column per task, after a round that is not counted.
 
-    In each round every task runs `calls` times.
+    In each round every task runs `calls` times. If `settled`, a call before them is not counted:
+    it finds other tasks' numbers in the processor's caches.
     """
     seconds = {name: [] for name in tasks}
     for _ in range(rounds + 1):
         for name, task in tasks.items():
+            if settled:
+                task()
             start = timer()
             for _ in range(calls):
                 task()

@@ -66,7 +66,7 @@ def test_the_fastest_way_wins_and_a_copy_has_to_pay(monkeypatch):
         shapes = {tuple(weight.shape) for weight in weights}
         return {s: {n: [slow.get(n, 3.0)] * rounds for n in tasks} for s in shapes}
 
-    monkeypatch.setattr(products, "in_turns", made_up)
+    monkeypatch.setattr(products, "times_by_shape", made_up)
     monkeypatch.setattr(products, "CHOSEN", {})
     weights = [[torch.randn(6, 4)], [torch.randn(3, 5), torch.randn(4, 5)]]
     assert products.choose(weights) == {(6, 4): "by columns", (7, 5): "by columns"}

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+from functools import partial
 
 import nbformat
 import pandas as pd
@@ -35,6 +36,21 @@ def test_tasks_take_turns_and_the_first_round_is_not_counted():
     assert seconds.shape == (2, 2)
     assert list(seconds) == ["a", "b"]
     assert (seconds > 0).all(axis=None)
+
+
+def test_what_settles_a_task_is_not_counted(monkeypatch):
+    clock = [0.0]
+    before = []
+
+    def task(name):
+        clock[0] += 5.0 if before[-1:] != [name] else 1.0
+        before.append(name)
+
+    monkeypatch.setattr(roofline, "timer", lambda: clock[0])
+    tasks = {name: partial(task, name) for name in "ab"}
+    assert (roofline.in_turns(tasks, rounds=2, settled=True) == 1).all(axis=None)
+    assert "".join(before) == "aabb" * 3
+    assert (roofline.in_turns(tasks, rounds=2) == 5).all(axis=None)
 
 
 def test_bandwidth_is_bytes_over_seconds(monkeypatch):
