@@ -260,7 +260,7 @@ def main() -> None:
     plots.training(log).savefig(TRAINING_DIR / "training.png", dpi=120)
     print(f"Weights, log and plot are in {TRAINING_DIR.name}/. To use them in the course:")
     print(f"copy {TRAINING_DIR.name}/{WEIGHTS.name} to {WEIGHTS.name}, training_log.csv to data/,")
-    print("and make the test cases anew: python tests/make_data.py")
+    print("and make the test cases anew: python tests/support/make_data.py")
 
 
 if __name__ == "__main__":

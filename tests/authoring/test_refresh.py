@@ -1,6 +1,6 @@
 """`python -m authoring.refresh`, on small notebooks: what it rewrites, and what it leaves alone.
 
-python -m pytest -m instructor tests/test_refresh.py
+python -m pytest -m instructor tests/authoring/test_refresh.py
 """
 
 import base64

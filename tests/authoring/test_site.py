@@ -1,6 +1,6 @@
 """The site: what it is made from, and its pages in Chromium, wide and narrow, light and dark.
 
-python -m pytest -m browser tests/test_site.py
+python -m pytest -m browser tests/authoring/test_site.py
 
 With BROWSER_SCREENSHOTS=FOLDER each page is kept there as a picture, four times.
 """

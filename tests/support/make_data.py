@@ -1,4 +1,4 @@
-"""Write the generated files of data/: `python tests/make_data.py`.
+"""Write the generated files of data/: `python tests/support/make_data.py`.
 
 Test cases: the expected logits are float64, from the two implementations in `reference.py`, which
 must agree to 1e-9; nothing of `course_utils` that computes logits takes part. Cached logits are the
