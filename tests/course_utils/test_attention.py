@@ -17,11 +17,6 @@ from course_utils.attention import (
 )
 
 
-def test_softmax_by_hand():
-    weights = softmax(torch.tensor([[0.0, math.log(3.0)]]))
-    torch.testing.assert_close(weights, torch.tensor([[0.25, 0.75]]))
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_softmax_of_large_logits(dtype):
     scores = torch.tensor([[6e4, 6e4, -6e4], [-6e4, -6e4, -6e4]], dtype=dtype)
@@ -50,12 +45,6 @@ def test_softmax_is_pytorchs(dtype):
     torch.manual_seed(0)
     scores = (10 * torch.randn(50, 40)).to(dtype)
     torch.testing.assert_close(softmax(scores), torch.softmax(scores, dim=-1))
-
-
-def test_causal_mask_is_square_without_and_rectangular_with_a_cache():
-    assert causal_mask(3, 3).int().tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
-    assert causal_mask(2, 4).int().tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
-    assert causal_mask(1, 4).int().tolist() == [[1, 1, 1, 1]]
 
 
 def test_attention_by_loop():

@@ -157,23 +157,6 @@ def test_misfit_tells_a_power_law_from_an_exponential():
         assert benchmark.misfit(tokens, seconds, other) > 0.3
 
 
-def test_operations_by_hand():
-    model = small_model(num_layers=1, d_model=4, d_ff=8, vocab_size=10, num_heads=1)
-    matrices = 4 * 4 * 4 + 2 * 4 * 8 + 4 * 10
-    assert benchmark.operations(model, 1, 1) == 2 * (matrices + 2 * 4)
-    assert benchmark.operations(model, 3, 5) == 2 * 3 * (matrices + 2 * 4 * 5)
-
-
-def test_operations_agree_with_pytorchs_counter():
-    from torch.utils.flop_counter import FlopCounterMode
-
-    model = small_model(dtype=torch.float32)
-    for new in (7, 1):
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(random_ids(1, new))
-        assert counter.get_total_flops() == benchmark.operations(model, new, new)
-
-
 def test_cost_model_recovers_its_constants():
     model = small_model()
     tokens = np.arange(20, 1000, 40)

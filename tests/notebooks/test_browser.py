@@ -70,22 +70,15 @@ def test_the_readmes_first_command_opens_the_front_door(browser, course, tmp_pat
         assert "Shutting down 1 kernel" in lab.output
 
 
-def run_all(opened, path):
-    student = opened(path.relative_to(ROOT / "notebooks").as_posix())
-    assert student.run_all() == []
-
-
 @pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
 def test_run_all_cells_finishes_without_an_error(opened, path):
-    run_all(opened, path)
+    assert opened(path.relative_to(ROOT / "notebooks").as_posix()).run_all() == []
 
 
-class TestRunAllCellsWhereTimeIsMeasured:
-    """These take as long as all others together: with `--dist loadscope`, a worker of their own."""
-
-    @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
-    def test_finishes_without_an_error(self, opened, path):
-        run_all(opened, path)
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_is_shown_as_it_was_committed(opened, path):
+    """Its pictures, and its numbers in order. nbval runs the chapters: twice would take long."""
+    assert opened(f"going_further/{path.name}").wait_until_run(60) == []
 
 
 @pytest.mark.parametrize(

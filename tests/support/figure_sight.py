@@ -11,6 +11,7 @@ A pair of curves, or of bars, in one panel that mean different things must be to
 Words must not touch each other, nor leave the figure, nor be small or pale.
 """
 
+import functools
 import itertools
 
 import numpy as np
@@ -133,11 +134,18 @@ def face(line: Line2D) -> str:
     return to_hex(line.get_markerfacecolor()) if line.get_markerfacecolor() != "none" else "hollow"
 
 
+@functools.cache
 def seen_by(color: str, cones: str) -> np.ndarray:
     view = {"name": "sRGB1+CVD", "cvd_type": cones, "severity": 100}
     return np.clip(cspace_convert(to_rgb(color), view, "sRGB1"), 0, 1)
 
 
+@functools.cache
+def apart(one: str, other: str, cones: str) -> float:
+    return deltaE(seen_by(one, cones), seen_by(other, cones), input_space="sRGB1")
+
+
+@functools.cache
 def lightness(color: str) -> float:
     return cspace_convert(to_rgb(color), "sRGB1", "CIELab")[0]
 
@@ -157,7 +165,7 @@ def confused(ax: Axes) -> list[str]:
                 found.append(f"{one} twice")
             continue
         for cones in BLIND:
-            distance = deltaE(seen_by(one, cones), seen_by(other, cones), input_space="sRGB1")
+            distance = apart(one, other, cones)
             bars = cue[0] == other_cue[0] == "bar" and not alike  # hatched beside plain
             if distance < APART and not bars:
                 found.append(f"{one} and {other}: {distance:.0f} apart with {cones}")

@@ -11,7 +11,11 @@ def test_there_are_at_least_twenty():
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
-def test_it_is_right_without_a_cache_and_kv_evaluate_catches_it(name, reference, few_cases):
+def test_it_is_right_without_a_cache_and_kv_evaluate_catches_it(
+    name, reference, few_cases, request
+):
+    if name != "cache_on_the_cpu":  # this one is caught there only
+        request.getfixturevalue("on_no_other_device")
     assert evaluate(CATALOGUE[name].build(reference), few_cases).all_passed
     assert not kv_evaluate(CATALOGUE[name].build(reference), few_cases).all_passed
 

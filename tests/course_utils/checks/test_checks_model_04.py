@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from course_utils import cache_bugs, checks
-from course_utils.generation import decode_loop, next_token
+from course_utils.generation import next_token
 from course_utils.kv_cache import GrowingCache
 from course_utils.transformer import DecoderOnlyTransformer
 
@@ -113,6 +113,5 @@ def test_a_model_that_returns_its_logits_alone():
         checks.check_cached_model(LogitsAlone)
 
 
-def test_right_answers_pass():
+def test_the_right_model_passes():
     checks.check_cached_model(DecoderOnlyTransformer)
-    checks.check_decode_loop(decode_loop)

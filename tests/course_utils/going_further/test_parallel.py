@@ -30,21 +30,9 @@ from course_utils.going_further.parallel import (
 from course_utils.going_further.parallel import figures as plots
 from course_utils.going_further.parallel import tensor_parallel as tp
 from course_utils.going_further.parallel.groups import Group, Meeting, in_threads
-from course_utils.transformer import ROOT, load_model
+from course_utils.transformer import ROOT
 
 CHAPTER = ROOT / "notebooks" / "going_further" / "11_many_processes.ipynb"
-
-
-@pytest.mark.parametrize("size", [1, 2, 4])
-def test_parts_make_the_whole(size):
-    for rank in in_threads(size, comparisons.logits):
-        assert rank["logits"] < 1e-9 and rank["cached logits"] < 1e-9
-        assert rank["streams differ by"] == 0
-        assert rank["ids"] == rank["ids alone"] and len(rank["ids"]) == 10 + comparisons.NEW
-        assert rank["cache bytes"] * size == 2 * 4 * 1280 * 128 * 8
-    for rank in in_threads(size, comparisons.gradients):
-        assert rank["loss"] < 1e-9 and rank["gradients"] < 1e-9
-        assert len(rank["by name"]) == 4 * 12 + 6
 
 
 @pytest.mark.parametrize("broken", ["f", "g"])
@@ -56,6 +44,7 @@ def test_the_comparison_sees_a_missing_sum(broken, monkeypatch):
     found = in_threads(2, comparisons.gradients)[0]
     assert (found["loss"] > 1e-9) == (broken == "g")
     assert found["gradients"] > 1e-9
+    assert len(found["by name"]) == 4 * 12 + 6
     if broken == "f":
         assert found["by name"]["output_projection.weight"] < 1e-9 < found["by name"]["norm.weight"]
 
@@ -78,16 +67,6 @@ def test_the_cache_of_parts_passes_the_harness_and_a_broken_one_does_not(monkeyp
 
     monkeypatch.setattr(tp.ParallelLayer, "forward", forgets)
     assert not any(report.all_passed for report in in_threads(2, judged))
-
-
-def test_all_reduces_are_two_per_layer_each_way():
-    model = load_model(device="cpu")
-    x = 2 * 24 * 128 * 4
-    for rank in in_threads(2, measurements.calls):
-        assert rank["forward"] == [["sum", x, 2 * model.num_layers]]
-        sums = {size: times for op, size, times in rank["train"] if op == "sum"}
-        assert sums == {2 * 23 * 128 * 4: 4 * model.num_layers + 1, 2 * 23 * 4: 2}
-        assert sum(times for _, _, times in rank["decode"]) == 2 * model.num_layers + 2
 
 
 @settings(max_examples=25, deadline=None)
@@ -115,14 +94,6 @@ def test_a_loss_and_a_token_from_parts(size, width, scale, seed):
         assert torch.allclose(loss, expected, rtol=1e-12, atol=1e-9)
         assert torch.allclose(gradient, whole.grad.chunk(size, 2)[rank], rtol=0, atol=1e-9)
         assert torch.equal(token, logits[:, -1].argmax(dim=-1))
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 5])
-def test_a_ring_adds_up_and_each_rank_sends_what_the_formula_says(n):
-    rows = [torch.randint(100, (30,)) for _ in range(n)]
-    results, sent = groups.ring_all_reduce(rows)
-    assert all(torch.equal(result, sum(rows)) for result in results)
-    assert sent == [groups.ring_bytes(30, n)] * n
 
 
 def test_what_cannot_be_shared_out_is_refused():
@@ -506,15 +477,10 @@ def test_a_wrong_answer_is_told_why(name, how):
         getattr(checks, f"check_{name}")(*answers)
 
 
-def test_right_answers_pass_also_when_written_another_way():
-    assert "right" in checks.check_split_layer(tp.split_layer)
+def test_right_answers_pass_when_written_another_way():
     assert "right" in checks.check_split_layer(split_like())
-    assert "right" in checks.check_regions(tp.copy_to, tp.reduce_from)
     assert "right" in checks.check_regions(*regions())
-    assert "right" in checks.check_parallel_feed_forward(tp.parallel_feed_forward)
-    assert "right" in checks.check_cross_entropy(tp.cross_entropy)
     assert "right" in checks.check_cross_entropy(loss_with())
-    assert "right" in checks.check_greedy_token(tp.greedy_token)
 
     def one_number(part, group):
         """Both numbers in one all-reduce: the logit above, what the id lacks to V below."""

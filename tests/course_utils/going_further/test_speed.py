@@ -143,13 +143,11 @@ def test_a_wrong_answer_is_told_why(name, how):
     assert len(str(error.value)) > 20
 
 
-def test_the_course_s_answers_pass():
+def test_a_count_from_its_two_halves_passes():
     def bytes_per_token(model, tokens):
         return roofline.weight_bytes(model) + roofline.cache_bytes(model, tokens)
 
     assert "right" in checks.check_bytes_per_token(bytes_per_token)
-    assert "right" in checks.check_in_parts(roofline.in_parts)
-    assert "right" in checks.check_quantize(roofline.quantize)
 
 
 def divides_by_zero(weight):
