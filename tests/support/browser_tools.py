@@ -50,7 +50,7 @@ def cleared(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def copy_course(folder: Path) -> Path:
-    """A copy of the course with cleared notebooks; its .venv is this one, set up already."""
+    """A copy of the course, 01 to 06 cleared; its .venv is this one, set up already."""
     for name in ("course.py", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, folder)
     for name in ("course_utils", "data", "benchmarks", "model_state_dict.pt"):
@@ -58,7 +58,7 @@ def copy_course(folder: Path) -> Path:
     shutil.copytree(ROOT / "setup", folder / "setup")
     ignored = shutil.ignore_patterns(".ipynb_checkpoints")
     shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=ignored)
-    for path in (folder / "notebooks").rglob("*.ipynb"):
+    for path in (folder / "notebooks").glob("*.ipynb"):
         nbformat.write(cleared(nbformat.read(path, as_version=4)), path)
     (folder / ".venv").mkdir()
     for path in Path(sys.prefix).iterdir():

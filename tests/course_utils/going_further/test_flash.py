@@ -424,15 +424,11 @@ def other_merge(outputs, lses):
     return torch.einsum("s...,s...d->...d", shares, outputs), lse
 
 
-def test_right_answers_pass_in_other_words_too():
-    for absorb in (room.absorb, other_absorb):
-        assert "right" in checks.check_absorb(absorb)
-    for flash_attention in (room.flash_attention, other_flash):
-        assert "right" in checks.check_flash_attention(flash_attention)
-    for merge in (room.merge, other_merge):
-        assert "right" in checks.check_merge(merge)
-    for flash_backward in (room.flash_backward, backward_with()):
-        assert "right" in checks.check_flash_backward(flash_backward)
+def test_right_answers_pass_in_other_words():
+    assert "right" in checks.check_absorb(other_absorb)
+    assert "right" in checks.check_flash_attention(other_flash)
+    assert "right" in checks.check_merge(other_merge)
+    assert "right" in checks.check_flash_backward(backward_with())
 
 
 def bodies(source):

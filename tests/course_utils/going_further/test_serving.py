@@ -788,14 +788,10 @@ def another_continuous(waiting, running, max_rows):
 @pytest.mark.parametrize(
     ("name", "answer"),
     [
-        ("continuous", serving.continuous),
         ("continuous", another_continuous),
-        ("block_pool", BlockPool),
         ("block_pool", CountedPool),
         ("reserve", BlockTables),
-        ("accept_greedy", speculative.accept_greedy),
         ("accept_greedy", loop_accept),
-        ("residual", speculative.residual),
         ("residual", another_residual),
     ],
 )
