@@ -42,8 +42,9 @@ def calls(group: Group) -> dict[str, Any]:
 def sent_by_this_process() -> int | None:
     """Bytes that this process's TCP connections have sent so far; None where Linux does not count.
 
-    The kernel keeps the number for each connection (`tcpi_bytes_sent`, at byte 200 of TCP_INFO), so
-    that other traffic of the machine is not in it.
+    The kernel keeps the number for each connection, so that other traffic of the machine is not in
+    it: TCP_INFO has `tcpi_bytes_sent` at byte 200, and behind it how many of these were sent again,
+    since the other side was slow to answer.
     """
     if sys.platform != "linux":
         return None
@@ -54,10 +55,11 @@ def sent_by_this_process() -> int | None:
                 continue
             with socket.socket(fileno=os.dup(int(name))) as connection:
                 if (connection.family, connection.type) in TCP:
-                    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 208)
-                    if len(info) < 208:
+                    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 216)
+                    if len(info) < 216:
                         return None
                     total += int.from_bytes(info[200:208], sys.byteorder)
+                    total -= int.from_bytes(info[208:216], sys.byteorder)
         except OSError:  # closed in the meantime
             continue
     return total

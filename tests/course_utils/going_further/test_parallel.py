@@ -190,6 +190,27 @@ def test_bytes_sent_are_those_of_this_process_s_own_connections():
         assert measurements.sent_by_this_process() - before == 12_345 + 55
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts")
+def test_what_is_sent_again_to_a_slow_reader_counts_once():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sender = socket.create_connection(server.getsockname())
+        reader, _ = server.accept()
+
+    def read_late():
+        time.sleep(1)
+        while reader.recv(65536):
+            pass
+
+    with sender, reader:
+        before = measurements.sent_by_this_process()
+        late = threading.Thread(target=read_late)
+        late.start()
+        sender.sendall(bytes(8_000_000))
+        sender.shutdown(socket.SHUT_WR)
+        late.join()
+        assert measurements.sent_by_this_process() - before == 8_000_000
+
+
 SUMMARY = """
 Failures:
 [1]:
