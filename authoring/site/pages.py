@@ -47,6 +47,7 @@ def read_source(app: Sphinx, docname: str, source: list[str]) -> None:
         if docname == "README":
             source[0] = without_its_front(source[0])
         source[0] = ALT_TEXT.sub(lambda alt: alt[0].replace("\n", " "), source[0])
+    if kind in (".ipynb", ".md"):
         source[0] = FOLDER_LINK.sub(lambda link: to_page(app, docname, link), source[0])
 
 
