@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,11 +21,14 @@ def build(root: Path = ROOT, site: Path = SITE) -> int:
     The pages go to `site`, and what else Sphinx writes into temporary folders.
     """
     with tempfile.TemporaryDirectory() as folder:
-        sources, state = Path(folder, "sources"), Path(folder, "state")
+        sources, state, pages = (Path(folder, name) for name in ("sources", "state", "pages"))
         stage(root, sources)
         command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q", "-E"]
-        command += ["-c", str(Path(__file__).parent), "-d", str(state), str(sources), str(site)]
-        return subprocess.run(command, cwd=ROOT).returncode
+        command += ["-c", str(Path(__file__).parent), "-d", str(state), str(sources), str(pages)]
+        status = subprocess.run(command, cwd=ROOT).returncode
+        if pages.exists():
+            shutil.copytree(pages, site, dirs_exist_ok=True)
+        return status
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -257,6 +257,11 @@ def reader(browser):
 
 
 @pytest.mark.browser
+def test_nothing_else_is_left_beside_it(site):
+    assert not (site.parent / "jupyter_execute").exists()
+
+
+@pytest.mark.browser
 def test_no_link_is_broken_and_nothing_comes_from_a_host(site):
     assert broken_links(site) == []
 
