@@ -30,7 +30,7 @@ def softmax(scores: Tensor) -> Tensor:
 def causal_mask(num_queries: int, num_keys: int, device: torch.device | None = None) -> Tensor:
     """Boolean mask (Q, K), True where a query may look.
 
-    The queries are the *last* Q of the K positions: query i stands at position K - Q + i and sees
+    The queries are the *last* Q of the K positions: query i is at position K - Q + i and sees
     the keys up to and including its own. With no cache Q = K, and the mask is the familiar square.
     """
     query_position = torch.arange(num_keys - num_queries, num_keys, device=device)

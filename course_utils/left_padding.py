@@ -91,5 +91,5 @@ class LeftPaddedTransformer(DecoderOnlyTransformer):
         return self.output_projection(self.norm(x)), past_kv
 
     def positions(self, columns: Tensor, padding: Tensor) -> Tensor:
-        """Where the tokens of `columns` (Q,) stand in their own row (B, Q); padding stands at 0."""
+        """The positions of the tokens of `columns` (Q,) in their own row (B, Q); padding gets 0."""
         return (columns - padding[:, None]).clamp(min=0)

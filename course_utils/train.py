@@ -102,7 +102,7 @@ def repetitions(rng: random.Random, length: int) -> tuple[list[int], list[float]
 def pairs(rng: random.Random, length: int, max_gap: int) -> tuple[list[int], list[float]]:
     """Things and their places with up to `max_gap` other words between; now and then one moves.
 
-    Only places that can be known count in the loss. Where nothing stands between, this is
+    Only places that can be known count in the loss. Where nothing comes between, this is
     repetition; as the gap grows, the model learns to go by the last thing named, not by the last
     word.
     """

@@ -121,7 +121,7 @@ class DecoderOnlyTransformer(nn.Module):
         return self.output_projection(self.norm(x)), past_kv
 
     def embed(self, input_ids: Tensor, start: int = 0) -> Tensor:
-        """Token plus position embeddings (B, T, D); the first token stands at position `start`."""
+        """Token plus position embeddings (B, T, D); the first token is at position `start`."""
         positions = torch.arange(start, start + input_ids.size(1), device=input_ids.device)
         return self.dropout(self.token_embedding(input_ids) + self.pos_embedding(positions))
 

@@ -1,7 +1,7 @@
 """The notebook that is graded: the student's answer among the course's own, then a probe.
 
 It is made anew from the course's notebooks for every exercise, so nothing of a submission but its
-code gets in: no outputs, no metadata, no checks. Each exercise stands on the course's answers to
+code gets in: no outputs, no metadata, no checks. Each exercise uses the course's answers to
 the others, so that a mistake is paid for once, and only on those that it needs.
 """
 
@@ -106,7 +106,7 @@ def built(room: str, answers: tuple[str, ...] | None = None) -> str:
 
 
 def _methods(room: str, class_name: str, *names: str) -> str:
-    """Methods of a class in the package, to stand at the end of another class."""
+    """Methods of a class in the package, to be added at the end of another class."""
     text = (PACKAGE / f"{room}.py").read_text(encoding="utf-8")
     (body,) = [n.body for n in parsed(text) if getattr(n, "name", "") == class_name]
     lines, found = text.splitlines(), ""
@@ -118,7 +118,7 @@ def _methods(room: str, class_name: str, *names: str) -> str:
 
 
 def piece(name: str) -> str:
-    """Code that a probe stands on: the course's answer to an exercise, or a part of 04 or 05."""
+    """Code that a probe needs: the course's answer to an exercise, or a part of 04 or 05."""
     if name == "bases":
         return _bases()
     if name == "patients":

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Probe:
-    """How to grade one exercise: what it stands on, and what to print.
+    """How to grade one exercise: what it needs, and what to print.
 
     `needs` names exercises, whose answers by the course come first, and pieces of `graft.piece`.
     """

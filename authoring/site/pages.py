@@ -136,7 +136,7 @@ class TableOf(SphinxDirective):
     }
 
     def run(self) -> list[nodes.Node]:
-        """The table as it stands in the notebook's output."""
+        """The table as it is in the notebook's output."""
         html = extract.table(Path(self.env.srcdir, self.arguments[0]), self.options["column"])
         rows = " ".join(self.content).split()
         html = extract.captioned(extract.only(html, rows), self.options["caption"])

@@ -28,7 +28,7 @@ class Sliding(DecoderOnlyTransformer):
 @bug(
     BUGS,
     "last_position_repeats",
-    "past max_seq_len every token stands at the last position",
+    "past max_seq_len every token gets the last position",
     "right up to the end; past it numbers that mean nothing, and no error",
     "compare past_kv.length + new tokens with max_seq_len before any work",
 )

@@ -35,8 +35,8 @@ class PositionsNotRolledBack(CountedCache):
     BUGS,
     "rollback_keeps_position",
     "a rollback drops keys and values, but the count of positions goes on",
-    "right until guesses are taken back; then new tokens stand too far behind",
-    "what says where the next token stands: it goes back with the keys",
+    "right until guesses are taken back; then new tokens get positions that are too high",
+    "the counter of positions: it must go back when the keys do",
 )
 class PositionsNotRolledBackModel(WithCache):
     cache_class = PositionsNotRolledBack

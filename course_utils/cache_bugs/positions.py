@@ -1,4 +1,4 @@
-"""Wrong caches: new tokens stand where they do not belong (notebook 05)."""
+"""Wrong caches: new tokens get the wrong positions (notebook 05)."""
 
 from ..transformer import DecoderOnlyTransformer
 from .entry import SOLUTION, TEACHING, CacheBug, bug
@@ -22,9 +22,9 @@ class NoPositionOffset(DecoderOnlyTransformer):
 @bug(
     BUGS,
     "position_one_too_far",
-    "new tokens stand one position behind where they belong",
+    "new tokens get positions that are one too high",
     "one position is left out between the cached tokens and the new ones",
-    "the first new token stands at past_kv.length, not behind it",
+    "the position of the first new token is past_kv.length, not one more",
 )
 class PositionOneTooFar(DecoderOnlyTransformer):
     def embed(self, input_ids, start=0):

@@ -12,7 +12,7 @@ BUGS: list[CacheBug] = []
     BUGS,
     "keys_before_position",
     "the keys of the prompt are stored before its positions are added",
-    "cached tokens do not know where they stood",
+    "cached keys carry no position",
     "what is stored is made from the same x that the layer attends with",
 )
 class BeforePosition(DecoderOnlyTransformer):

@@ -54,7 +54,7 @@ def check_softmax(softmax: Callable[[Tensor], Tensor]) -> str:
     close(softmax(batch), torch.softmax(batch, -1), "softmax of a (2, 3, 4) tensor")
     masked = torch.tensor([[-math.inf, -math.inf], [-math.inf, 0.0]])
     expected = torch.tensor([[0.0, 0.0], [0.0, 1.0]])
-    close(softmax(masked), expected, "softmax with a wholly masked row (its weights are 0)")
+    close(softmax(masked), expected, "softmax with a fully masked row (its weights are 0)")
     half = torch.linspace(-8, 8, 200, dtype=torch.bfloat16)
     close(
         softmax(half),
@@ -94,7 +94,7 @@ def check_causal_mask(causal_mask: Callable[[int, int], Tensor]) -> str:
             position = num_keys - num_queries + query
             verb = "sees" if mask[query, key] else "does not see"
             raise AssertionError(
-                f"In {name}, query {query} stands at position {position} and {verb} key {key}. It "
+                f"In {name}, query {query} is at position {position} and {verb} key {key}. It "
                 f"should see keys 0 to {position}, its own included."
             )
     device = causal_mask(2, 5, torch.device("meta")).device.type

@@ -180,7 +180,7 @@ def _wrong_logits(r: DecoderOnlyTransformer, ids: Tensor) -> list[tuple[Tensor, 
             rest(r.token_embedding(ids), r.layers),
             "The position embeddings are not added to the token's.",
         ),
-        (rest(r.embed(ids, 1), r.layers), "The first token stands at position 0, not at 1."),
+        (rest(r.embed(ids, 1), r.layers), "The first token is at position 0, not at 1."),
         (
             r.output_projection(last(first(x))),
             "The last norm, before the output projection, is missing.",

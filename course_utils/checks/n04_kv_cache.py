@@ -43,7 +43,7 @@ def check_cache(cache_class: type) -> str:
             at += portion
             if cache.length != at:
                 raise AssertionError(f"{name}.length is {cache.length} after {at} positions.")
-    return f"{name} is right: portions of 3, 1, 2 and 3 positions, two layers, one row and two."
+    return f"{name} is right: chunks of 3, 1, 2 and 3 positions, two layers, one row and two."
 
 
 @verdict
@@ -82,13 +82,13 @@ def check_cached_attention(attention_class: type[nn.Module], cache_class: type) 
         alone = torch.cat([reference(part) for part in x.split(portions, dim=1)], dim=1)
         if len(portions) > 1 and same(found, alone):
             raise AssertionError(
-                "Each portion attends to itself alone. Do q and the *returned* keys and values go "
+                "Each chunk attends only to itself. Do q and the *returned* keys and values go "
                 "into the attention?"
             )
         close(
             found,
             expected,
-            f"in portions of {portions}, as layer 1 of a cache whose layer 0 is filled, the output",
+            f"in chunks of {portions}, as layer 1 of a cache whose layer 0 is filled, the output",
         )
     return "MultiHeadAttention is right with a cache: at once, one by one, two and then five."
 
@@ -116,12 +116,12 @@ def check_cached_model(model_class: type[nn.Module]) -> str:
             mistakes = [
                 (
                     in_portions(restart, ids, portions),
-                    "Each portion starts at position 0 again: after a prefill of 7, the next token "
-                    "stands at position 7. Hand past_kv.length to embed, and add it there.",
+                    "Each chunk starts at position 0 again: after a prefill of 7, the next token "
+                    "is at position 7. Pass past_kv.length to embed, and add it there.",
                 ),
                 (
                     _without_the_past(reference, ids, portions),
-                    "Each portion sees itself alone. Every layer needs past_kv, and its own "
+                    "Each chunk sees only itself. Every layer needs past_kv, and its own "
                     "number.",
                 ),
             ]
@@ -129,7 +129,7 @@ def check_cached_model(model_class: type[nn.Module]) -> str:
                 refuse_known(found, mistakes)
             if not same(found, expected, 1e-4):
                 raise AssertionError(
-                    f"In portions of {portions} the logits are not the uncached ones. Does each "
+                    f"Fed in chunks of {portions}, the logits are not the uncached ones. Does each "
                     f"layer get past_kv and its own number? {diagnose(model, reference)}"
                 )
     return (
@@ -139,7 +139,7 @@ def check_cached_model(model_class: type[nn.Module]) -> str:
 
 
 def _without_the_past(model: nn.Module, ids: Tensor, portions: tuple[int, ...]) -> Tensor:
-    """Logits of portions at the right positions that do not see each other."""
+    """Logits of chunks at the right positions that do not see each other."""
     parts, start = [], 0
     for part in ids.split(portions, dim=1):
         x = nn.Sequential(*model.layers)(model.embed(part, start))

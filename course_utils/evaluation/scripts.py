@@ -1,6 +1,6 @@
 """What a user of a cache does: every way of feeding the same tokens (notebook 05).
 
-Each returns the logits of all tokens, whatever the portions they went in.
+Each returns the logits of all tokens, however they were split.
 
 Shapes: B batch, T tokens, V vocab_size.
 """
@@ -55,7 +55,7 @@ def portionings(seq_len: int) -> Iterator[tuple[int, ...]]:
 
     At once; every prefill followed by one token at a time (from a sequence of more than 24 tokens
     on: by two single tokens and the rest at once); from an empty cache one by one, in threes, and
-    in portions of 1, 2, 3, ... tokens.
+    in chunks of 1, 2, 3, ... tokens.
     """
     yield (seq_len,)
     for prefill in range(1, seq_len):
@@ -91,7 +91,7 @@ def describe(portions: Sequence[int]) -> str:
     if set(rest) == {1}:
         return f"prefill {first}, then 1 at a time"
     shown = ", ".join(map(str, portions[:5])) + (", ..." if len(portions) > 5 else "")
-    return f"in portions of {shown}"
+    return f"in chunks of {shown}"
 
 
 @torch.no_grad()

@@ -128,7 +128,7 @@ def ink(color: str) -> tuple[float, ...]:
 def name_lines(ax: Axes, *extra: tuple[float, str, str], size: float | None = None) -> None:
     """Write each line's label right of the axes, at its last point, in its colour.
 
-    The line's marker stands before it. Lines without a label stay without a name. `extra` are
+    The line's marker comes before it. Lines without a label stay without a name. `extra` are
     (y, text, colour) to be written too. Call it when all is drawn and the limits are final: names
     that would touch are moved apart.
     """

@@ -103,7 +103,7 @@ def test_what_goes_wrong_is_seen(opened, course, source, problem):
 
 @pytest.fixture
 def exercise(opened):
-    """A function that opens a student edition and says where its cells stand, by grade_id or id."""
+    """A function that opens a student edition and says where its cells are, by grade_id or id."""
 
     def open_edition(name):
         cells = nbformat.read(EXERCISES / name, as_version=4).cells

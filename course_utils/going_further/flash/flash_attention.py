@@ -67,7 +67,7 @@ def tiles(length: int, size: int) -> Iterator[slice]:
 
 
 def later(rows: slice, columns: slice, past: int, device: torch.device | None = None) -> Tensor:
-    """(rows, columns), True where the key stands after the query; `past` keys come before query 0.
+    """(rows, columns), True where the key comes after the query; `past` keys come before query 0.
 
     One tile of what `causal_mask` hides.
     """

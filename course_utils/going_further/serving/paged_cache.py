@@ -59,7 +59,7 @@ class PagedRows:
         return max(table.length for table in self.tables)
 
     def prepare(self, count: int) -> None:
-        """Make ready for `count` new positions of each sequence: where they stand, what they see.
+        """Make ready for `count` new positions of each sequence: their positions, what they see.
 
         Raises OutOfBlocks.
         """

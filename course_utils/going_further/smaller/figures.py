@@ -82,7 +82,7 @@ def recall_by_distance(
 ) -> Figure:
     """Recall against distance: a panel per title, a line per cache (`cache_quality.by_distance`).
 
-    A point stands at the far end of its range. `marks` are windows: grey vertical lines.
+    A point is at the far end of its range. `marks` are windows: grey vertical lines.
     """
     figure, axes = panels(len(tables))
     for ax, (title, caches) in zip(axes, tables.items(), strict=True):

@@ -36,7 +36,7 @@ def wrong_softmaxes():
     yield sums_over_all, "softmax of small scores is"
     yield lambda x: torch.softmax(x.flatten(), 0).view_as(x), "keepdim=True"
     yield lambda x: torch.softmax(x, 0), "Use dim=-1"
-    yield lambda x: torch.softmax(x, -1), "a wholly masked row"
+    yield lambda x: torch.softmax(x, -1), "a fully masked row"
     yield lambda x: None, "is None"
     yield lambda x: torch.softmax(x, -1).numpy(), "is a ndarray"
     yield lambda x: torch.log_softmax(x, -1), "softmax of small scores is -"
@@ -55,14 +55,14 @@ def square(num_queries, num_keys):
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (lambda q, k: square(q, k).tril(), "query 0 stands at position 3 and does not see key 1"),
+        (lambda q, k: square(q, k).tril(), "query 0 is at position 3 and does not see key 1"),
         (lambda q, k: square(q, k).triu(), "does not see key 0|sees key 1"),
         (lambda q, k: square(q, k).triu(1), "inverted"),
         (lambda q, k: square(q, k).tril(k - q - 1), "its own included"),
         (lambda q, k: square(q, k).tril(k - q + 1), "and sees key 1"),
         (lambda q, k: square(q, k).tril(k - q).float(), "torch.float32, expected"),
         (lambda q, k: square(k, k).tril(), "has shape \\(5, 5\\), expected \\(2, 5\\)"),
-        (lambda q, k: square(q, k), "query 0 stands at position 0 and sees key 1"),
+        (lambda q, k: square(q, k), "query 0 is at position 0 and sees key 1"),
         (lambda q, k: None, "is NoneType"),
     ],
 )

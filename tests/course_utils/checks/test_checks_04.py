@@ -211,7 +211,7 @@ class HeadsNotMerged(With):
 @pytest.mark.parametrize(
     ("cls", "words"),
     [
-        (ResultIgnored, "Each portion attends to itself alone"),
+        (ResultIgnored, "Each chunk attends only to itself"),
         (LayerZero, "whose layer 0 is filled, the output"),
         (KeysOnly, "the output is"),
         (Swapped, "the output is"),

@@ -54,8 +54,8 @@ class LayerNotNumbered(DecoderOnlyTransformer):
         (cache_bugs.WholeSequenceAgain, "Identical to `whole_text_again`"),
         (NoCacheReturned, "returned no cache although use_cache=True"),
         (AlwaysACache, "returned a cache although use_cache=False"),
-        (OneTooFar, "In portions of \\(7, 1.*differs from position"),
-        (CacheNotHandedOn, "Each portion sees itself alone"),
+        (OneTooFar, "Fed in chunks of \\(7, 1.*differs from position"),
+        (CacheNotHandedOn, "Each chunk sees only itself"),
         (LayerNotNumbered, "output of layer 2 is the first that is off"),
     ],
 )

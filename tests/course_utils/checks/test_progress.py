@@ -42,7 +42,7 @@ def test_each_state_is_told_apart(capsys):
     )
     softmax, mask, attend, heads = found.values()
     assert softmax == PASSES
-    assert re.match(r"not yet: In causal_mask\(2, 5\), query 0 stands at position 3", mask)
+    assert re.match(r"not yet: In causal_mask\(2, 5\), query 0 is at position 3", mask)
     assert attend == "to do"
     assert heads == "the course's version; yours is to come"
     assert capsys.readouterr().out == "1 of 4 pass. Next is 2: the causal mask\n"

@@ -74,7 +74,7 @@ def test_no_words_touch_and_none_leave_the_figure(drawn):
 
 
 def test_words_can_be_read(drawn):
-    """White words stand on dark cells; the figures with cells choose by the cell's darkness."""
+    """White words are on dark cells; the figures with cells choose by the cell's darkness."""
     _, _, texts = drawn
     for text, _ in texts:
         assert text.get_fontsize() >= SMALLEST, text
@@ -84,7 +84,7 @@ def test_words_can_be_read(drawn):
 
 def test_no_curve_runs_through_words(drawn):
     name, figure, _ = drawn
-    if name != "09 quality_against_bytes":  # there a label may stand on a line if all else is taken
+    if name != "09 quality_against_bytes":  # there a label may lie on a line if all else is taken
         assert {ax.get_title("left"): crossed(ax) for ax in figure.axes if crossed(ax)} == {}
 
 

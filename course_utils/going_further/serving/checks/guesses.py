@@ -47,7 +47,7 @@ def _why_accepted(found: list, guesses: list, likeliest: list, right: int) -> st
         return f"Guess {right + 1} is wrong, and what the model writes there is {likeliest[right]}."
     if len(found) > right + 1:
         return "After a wrong guess, later ones were made for another text, even if they agree."
-    return "likeliest[i] is what the model writes where guess i stands."
+    return "likeliest[i] is what the model writes in the place of guess i."
 
 
 @verdict
