@@ -4,6 +4,7 @@ import ast
 
 import nbformat
 import pytest
+from source import code_of, definitions, without_docstrings
 
 from course_utils.transformer import ROOT
 
@@ -24,26 +25,13 @@ DIFFERENT = {
 }
 
 
-def code_of(name):
-    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
-    return "\n\n".join(c.source for c in notebook.cells if c.cell_type == "code")
-
-
-def definitions(source):
-    """Functions and classes at the top of a source text, by name, without their docstrings."""
-    found = {}
-    for node in ast.parse(source).body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            for part in ast.walk(node):
-                if isinstance(part, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(part):
-                    part.body = part.body[1:]
-            found[node.name] = ast.dump(node)
-    return found
+def code_in(name):
+    return code_of(ROOT / "notebooks" / f"{name}.ipynb")
 
 
 @pytest.mark.parametrize(("name", "room"), list(ROOMS.items()))
 def test_notebook_and_package_agree(name, room):
-    built = definitions(code_of(name))
+    built = definitions(code_in(name))
     held = definitions((ROOT / "course_utils" / f"{room}.py").read_text(encoding="utf-8"))
     shared = set(built) & set(held) - DIFFERENT
     assert set(built) & set(held) & DIFFERENT
@@ -55,15 +43,13 @@ def test_notebook_and_package_agree(name, room):
 def methods(source):
     """Every method of every class, and every function, by name, without docstrings."""
     found = {}
-    for node in ast.parse(source).body:
+    for node in without_docstrings(source).body:
         if isinstance(node, ast.ClassDef):
             parts = [part for part in node.body if isinstance(part, ast.FunctionDef)]
             found |= {f"{node.name}.{part.name}": part for part in parts}
         elif isinstance(node, ast.FunctionDef):
             found[node.name] = node
     for part in found.values():
-        if ast.get_docstring(part):
-            part.body = part.body[1:]
         part.args = ast.parse(f"lambda {', '.join(a.arg for a in part.args.args)}: 0").body[0]
         part.returns = None
     return {name: ast.dump(part) for name, part in found.items()}
@@ -71,8 +57,8 @@ def methods(source):
 
 def test_what_notebook_04_extends_is_what_the_package_holds():
     """Bodies and argument names; the notebook annotates with classes of its own."""
-    built = methods(code_of("04_kv_cache"))
-    reordered = methods(code_of("05_is_it_right"))["ReorderedCache.reorder"]
+    built = methods(code_in("04_kv_cache"))
+    reordered = methods(code_in("05_is_it_right"))["ReorderedCache.reorder"]
     built["GrowingCache.reorder"] = reordered
     held = {}
     for room in ("attention", "transformer", "generation", "kv_cache"):

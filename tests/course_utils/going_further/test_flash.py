@@ -1,6 +1,6 @@
 """Chapter 08: tiles are exact for any shape, counts are right, and the checks see errors."""
 
-import ast
+import inspect
 import math
 import os
 import subprocess
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from source import bodies, code_of
 
 from course_utils.attention import attention, causal_mask
 from course_utils.going_further.flash import checks
@@ -431,24 +432,8 @@ def test_right_answers_pass_in_other_words():
     assert "right" in checks.check_flash_backward(backward_with())
 
 
-def bodies(source):
-    """Function and class bodies by name, without docstrings, annotations and defaults of `ctx`."""
-    found = {}
-    for node in ast.parse(source).body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            for part in ast.walk(node):
-                if isinstance(part, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(part):
-                    part.body = part.body[1:]
-            functions = [n for n in ast.walk(node) if isinstance(n, ast.FunctionDef)]
-            found[node.name] = [(f.name, [ast.dump(line) for line in f.body]) for f in functions]
-    return found
-
-
 def test_the_chapter_and_the_package_are_the_same_code():
-    notebook = nbformat.read(CHAPTER, as_version=4)
-    built = bodies("\n\n".join(c.source for c in notebook.cells if c.cell_type == "code"))
-    with open(room.__file__, encoding="utf-8") as file:
-        held = bodies(file.read())
+    built, held = bodies(code_of(CHAPTER)), bodies(inspect.getsource(room))
     exercises = {name for _, names in checks.EXERCISES["08"].values() for name in names}
     shared = set(built) & set(held)
     assert exercises | {"flash_decode", "FlashAttention"} == shared

@@ -1,12 +1,10 @@
 """The rooms of chapter 12 agree with `transformers` and `tokenizers`; the checks see mistakes."""
 
-import ast
 import inspect
 import json
 import math
 from collections import Counter
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +14,7 @@ from helpers import cases_for, random_ids, small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from source import code_of, definitions
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.utils import logging
@@ -589,20 +588,10 @@ SAME = {
 }
 
 
-def without_docstrings(tree):
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
-            node.body = node.body[1:]
-    return ast.unparse(tree)
-
-
 @pytest.mark.parametrize("name", SAME)
 def test_the_chapter_and_the_package_are_the_same_code(name):
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    trees = [ast.parse(cell.source) for cell in notebook.cells if cell.cell_type == "code"]
-    (chapter,) = [node for tree in trees for node in tree.body if getattr(node, "name", "") == name]
-    (package,) = ast.parse(inspect.getsource(getattr(SAME[name], name))).body
-    assert without_docstrings(chapter) == without_docstrings(package)
+    package = definitions(inspect.getsource(getattr(SAME[name], name)))
+    assert package == {name: definitions(code_of(NOTEBOOK))[name]}
 
 
 def test_the_figure_of_the_mistakes_draws_each_with_what_saw_it():

@@ -1,6 +1,5 @@
 """The rooms of chapter 11: parts make the whole, and what goes wrong says so, in bounded time."""
 
-import ast
 import copy
 import inspect
 import socket
@@ -9,7 +8,6 @@ import threading
 import time
 from collections import defaultdict
 
-import nbformat
 import pandas as pd
 import pytest
 import torch
@@ -17,6 +15,7 @@ import torch.nn.functional as F
 from helpers import cases_for, small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from source import code_of, definitions
 from torch import nn
 
 from course_utils.evaluation import kv_evaluate
@@ -522,20 +521,8 @@ def test_an_answer_that_crashes_keeps_its_own_error():
         checks.check_greedy_token(crashes)
 
 
-def definitions(source):
-    found = {}
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            for part in ast.walk(node):
-                if isinstance(part, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(part):
-                    part.body = part.body[1:]
-            found[node.name] = ast.dump(node)
-    return found
-
-
 def test_the_chapter_and_the_package_are_the_same_code():
-    cells = nbformat.read(CHAPTER, as_version=4).cells
-    built = definitions("\n\n".join(c.source for c in cells if c.cell_type == "code"))
+    built = definitions(code_of(CHAPTER))
     held = definitions(inspect.getsource(groups)) | definitions(inspect.getsource(tp))
     shared = built.keys() & held.keys()
     assert shared == {

@@ -1,18 +1,17 @@
 """The rooms of chapter 10: no block is lost, no text changed, no odds moved, and the checks see it
 when one is."""
 
-import ast
 import inspect
 import math
 import random
 from functools import cache, partial
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from helpers import cases_for, random_ids, small_model
+from source import bodies, code_of
 
 from course_utils.evaluation import kv_evaluate, uncached
 from course_utils.going_further import serving
@@ -802,32 +801,22 @@ def test_right_answers_pass(name, answer):
 # The chapter and the package
 
 
-def definitions(source):
-    """Functions and methods of a cell or file: name to statements, without docstrings."""
-    found = {}
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node):
-            found[node.name] = [ast.unparse(line) for line in node.body[1:]]
-    return found
-
-
 @pytest.mark.parametrize(
-    ("marker", "room", "names"),
+    ("room", "names"),
     [
-        ("def static(", serving.static, ["static"]),
-        ("def continuous(", serving.continuous, ["continuous"]),
-        ("class BlockPool:", BlockPool, ["allocate", "share", "release"]),
-        ("class BlockTables(", BlockTables, ["reserve"]),
-        ("def accept_greedy(", speculative.accept_greedy, ["accept_greedy"]),
-        ("def residual(", speculative.residual, ["residual"]),
+        (serving.static, ["static"]),
+        (serving.continuous, ["continuous"]),
+        (BlockPool, ["allocate", "share", "release"]),
+        (BlockTables, ["reserve"]),
+        (speculative.accept_greedy, ["accept_greedy"]),
+        (speculative.residual, ["residual"]),
     ],
 )
-def test_the_chapter_and_the_package_are_the_same_code(marker, room, names):
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    (cell,) = [c for c in notebook.cells if c.cell_type == "code" and marker in c.source]
-    mine, package = definitions(cell.source), definitions(inspect.getsource(room))
+def test_the_chapter_and_the_package_are_the_same_code(room, names):
+    built = bodies(code_of(NOTEBOOK))[room.__name__]
+    held = bodies(inspect.getsource(room))[room.__name__]
     for name in names:
-        assert mine[name] == package[name]
+        assert built[name] == held[name]
 
 
 def lines_of(ax):

@@ -1,14 +1,13 @@
 """Chapter 09: each smaller cache is what its rule says, and its checks see what is wrong."""
 
-import ast
 import inspect
 from functools import partial
 
-import nbformat
 import pandas as pd
 import pytest
 import torch
 from helpers import random_ids, small_model
+from source import code_of, definitions
 
 from course_utils.attention import attention, causal_mask
 from course_utils.evaluation import in_portions, kv_evaluate, uncached
@@ -531,19 +530,8 @@ def test_right_answers_pass_when_written_another_way():
     ],
 )
 def test_the_chapter_and_the_package_are_the_same_code(thing):
-    name = thing.__name__
-    notebook = nbformat.read(CHAPTER, as_version=4)
-    start = ("class " if name[0].isupper() else "def ") + name + "("
-    (cell,) = [c for c in notebook.cells if c.cell_type == "code" and start in c.source]
-
-    def code(source):
-        (node,) = [n for n in ast.parse(source).body if getattr(n, "name", "") == name]
-        for part in ast.walk(node):
-            if isinstance(part, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(part):
-                part.body = part.body[1:]
-        return ast.unparse(node)
-
-    assert code(cell.source) == code(inspect.getsource(thing))
+    built = definitions(code_of(CHAPTER))
+    assert {thing.__name__: built[thing.__name__]} == definitions(inspect.getsource(thing))
 
 
 def test_the_figures_draw_what_they_are_given():

@@ -1,14 +1,13 @@
 """The rooms of chapter 07: what they count is right, and their checks see what is wrong."""
 
-import ast
 import inspect
 from functools import partial
 
-import nbformat
 import pandas as pd
 import pytest
 import torch
 from helpers import small_model
+from source import bodies, code_of
 
 from course_utils.going_further.speed import checks, roofline
 from course_utils.going_further.speed import figures as plots
@@ -189,14 +188,8 @@ def test_what_is_forgotten_is_named():
 
 @pytest.mark.parametrize("name", ["in_parts", "quantize"])
 def test_the_chapter_and_the_package_are_the_same_code(name):
-    notebook = nbformat.read(CHAPTERS / "07_how_fast_can_it_go.ipynb", as_version=4)
-    (cell,) = [c for c in notebook.cells if c.cell_type == "code" and f"def {name}(" in c.source]
-
-    def body(source):
-        (function,) = ast.parse(source).body
-        return [ast.unparse(line) for line in function.body[1:]]
-
-    assert body(cell.source) == body(inspect.getsource(getattr(roofline, name)))
+    built = bodies(code_of(CHAPTERS / "07_how_fast_can_it_go.ipynb"))
+    assert built[name] == bodies(inspect.getsource(roofline))[name]
 
 
 def test_the_figure_of_the_engines_draws_each_with_its_limit():
