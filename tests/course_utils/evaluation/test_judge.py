@@ -78,9 +78,8 @@ def with_cache(kind):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_no_false_alarm(seed):
-    """The caches take turns; each has every shape of a model, and every length of a text."""
-    cache = (GrowingCache, PreallocatedCache)[seed % 2]
+@pytest.mark.parametrize("cache", [GrowingCache, PreallocatedCache])
+def test_no_false_alarm(cache, seed):
     shape = {"num_heads": (1, 2, 4)[seed % 3], "num_layers": 1 + seed % 3}
     model = small_model(with_cache(cache), seed=seed, **shape)
     cases = cases_for(model, [(1, 1), (1 + seed % 3, 2 + seed % 7)], seed=100 * seed)
