@@ -7,7 +7,6 @@ Both take any model with the course's interface. Nothing here depends on how a c
 Shapes: B batch, T tokens, V vocab_size.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -22,7 +21,6 @@ from .scripts import (
     alternating,
     can_roll_back,
     describe,
-    fed,
     follows_its_device,
     in_portions,
     max_seq_len,
@@ -192,12 +190,9 @@ def _judge_capacity(model: nn.Module, tolerance: float) -> Result:
         result.checks += 1
         judge.fail(f"{limit} tokens without cache", _explain(error))
         return result
-    full = functools.cache(lambda: fed(model, ids[:, :limit], portions))
-    judge.logits(f"{limit} tokens", expected, lambda: full()[0])
+    judge.logits(f"{limit} tokens", expected, lambda: in_portions(model, ids[:, :limit], portions))
     judge.refuses(f"token {limit + 1} without cache", lambda: uncached(model, ids))
-    judge.refuses(
-        f"token {limit + 1} on a full cache", lambda: fed(model, ids[:, limit:], (1,), full()[1])
-    )
+    judge.refuses(f"token {limit + 1} on a full cache", lambda: in_portions(model, ids, (limit, 1)))
     judge.refuses("2 tokens where 1 has room", lambda: in_portions(model, ids, (limit - 1, 2)))
     return result
 

@@ -24,20 +24,13 @@ def uncached(model: nn.Module, input_ids: Tensor) -> Tensor:
     return model(input_ids)[0]
 
 
+@torch.no_grad()
 def in_portions(model: nn.Module, input_ids: Tensor, portions: Sequence[int]) -> Tensor:
     """Logits (B, T, V) with a cache, the tokens fed in `portions`: (4, 1, 1) is 4, then 1, then 1.
 
     Raises ValueError if the model returns other than one row of logits per token fed in.
     """
-    return fed(model, input_ids, portions)[0]
-
-
-@torch.no_grad()
-def fed(
-    model: nn.Module, input_ids: Tensor, portions: Sequence[int], past_kv: Any = None
-) -> tuple[Tensor, Any]:
-    """As `in_portions`, on top of what is in `past_kv`; also the cache that they end up in."""
-    logits = []
+    logits, past_kv = [], None
     for portion in input_ids.split(list(portions), dim=1):
         part, past_kv = model(portion, past_kv=past_kv, use_cache=True)
         if part.shape[:2] != portion.shape:
@@ -47,7 +40,7 @@ def fed(
                 "and only theirs come out"
             )
         logits.append(part)
-    return torch.cat(logits, dim=1), past_kv
+    return torch.cat(logits, dim=1)
 
 
 def portionings(seq_len: int) -> Iterator[tuple[int, ...]]:

@@ -149,6 +149,28 @@ def test_one_token_too_many_must_raise():
     assert "token 25 on a full cache: no error was raised" in " ".join(report.problems)
 
 
+class SilentAfterOnePrefill(Silent):
+    """It wraps round only where a prefill has filled all the room at once."""
+
+    def forward(self, input_ids, past_kv=None, use_cache=False):
+        at_once = past_kv is not None and getattr(past_kv, "at_once", False)
+        if not at_once:
+            super(Silent, self).check_input(input_ids, past_kv, use_cache)
+        logits, past_kv = super().forward(input_ids, past_kv, use_cache)
+        if past_kv is not None:
+            past_kv.at_once = at_once or input_ids.size(1) == self.max_seq_len
+        return logits, past_kv
+
+
+def test_a_cache_that_was_filled_at_once_must_refuse_one_token_more():
+    model = small_model(SilentAfterOnePrefill)
+    report = kv_evaluate(model, cases_for(model, [(1, 3)]))
+    assert report.problems == [
+        "Filled to max_seq_len: token 25 on a full cache: no error was raised; expected one that "
+        "says the sequence is too long"
+    ]
+
+
 class OnlyLastLogits(DecoderOnlyTransformer):
     def forward(self, input_ids, past_kv=None, use_cache=False):
         logits, past_kv = super().forward(input_ids, past_kv, use_cache)
