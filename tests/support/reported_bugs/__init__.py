@@ -1,0 +1,33 @@
+"""Wrong caches that others have reported, written anew as small models.
+
+Each is right without its cache and in some use of it, and wrong in another use that the interface
+allows. `REPORTED` holds the model classes by name; each says in `room` how many positions it needs.
+"""
+
+from . import (
+    chunks,
+    generating,
+    leaks,
+    lengths,
+    numbers,
+    padding,
+    prefixes,
+    reorder,
+    rollback,
+    tokens,
+)
+from .entry import REPORTS
+
+SUBJECTS = (
+    lengths,
+    chunks,
+    rollback,
+    reorder,
+    padding,
+    prefixes,
+    leaks,
+    generating,
+    tokens,
+    numbers,
+)
+REPORTED: dict[str, type] = {name: report.model_class for name, report in REPORTS.items()}
