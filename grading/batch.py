@@ -247,8 +247,10 @@ def grade(
                 bar.update()
         if first:
             first.result()
-        for done in completed(running):
-            item, kept = running[done]
+        # A cluster does again what a lost worker had done, for as long as somebody holds it.
+        first = None
+        for done in completed(list(running)):
+            item, kept = running.pop(done)
             found[item.student] = batch.keep(item, kept, done.result)
             bar.update()
     rows = [row for item in todo for row in _rows(item, found[item.student], batch.task)]
