@@ -12,7 +12,7 @@ from .instruments import looks, survey, symptoms
 from .masks import NoMaskOffsetModel
 from .models import WithAttention, WithCache
 from .positions import NoPositionOffset
-from .probes import LEAST_ROOM, probes
+from .probes import LEAST_ROOM, Probe, outcomes, probes
 
 __all__ = [
     "CATALOGUE",
@@ -22,12 +22,14 @@ __all__ = [
     "KeysOnlyModel",
     "NoMaskOffsetModel",
     "NoPositionOffset",
+    "Probe",
     "PromptDropped",
     "WholeSequenceAgain",
     "WithAttention",
     "WithCache",
     "diagnose",
     "looks",
+    "outcomes",
     "probes",
     "survey",
     "symptoms",

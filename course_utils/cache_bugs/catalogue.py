@@ -2,11 +2,14 @@
 
 from . import (
     contents,
+    generating,
     layers_and_rows,
+    lengths,
     limits,
     masks,
     offers,
     positions,
+    rows_in_motion,
     sharing,
     wrong_numbers,
 )
@@ -19,7 +22,10 @@ SUBJECTS = (
     layers_and_rows,
     sharing,
     wrong_numbers,
+    lengths,
     limits,
     offers,
+    rows_in_motion,
+    generating,
 )
 CATALOGUE: dict[str, CacheBug] = {bug.name: bug for subject in SUBJECTS for bug in subject.BUGS}

@@ -133,3 +133,22 @@ class KeysOnly(GrowingCache):
 )
 class KeysOnlyModel(WithCache):
     cache_class = KeysOnly
+
+
+@bug(
+    BUGS,
+    "zero_taken_for_padding",
+    "the cache hides every token whose id is 0, because padding has that id",
+    "right for all texts without token 0",
+    "padding is known by its place, not by its id",
+    "QwenLM/Qwen3#814",
+)
+class ZeroTakenForPadding(DecoderOnlyTransformer):
+    def forward(self, input_ids, past_kv=None, use_cache=False):
+        if not use_cache:
+            return super().forward(input_ids)
+        logits, past_kv = super().forward(input_ids, past_kv, True)
+        start = past_kv.length - input_ids.size(1)
+        hidden = (input_ids == 0)[None, :, None, :, None]
+        past_kv.values[:, :, :, start : past_kv.length].masked_fill_(hidden, 0.0)
+        return logits, past_kv

@@ -1,6 +1,6 @@
 """What can be seen of a wrong cache: where it is wrong, and what it looks at (notebook 05)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from unittest import mock
 
 import pandas as pd
@@ -8,51 +8,29 @@ import torch
 from torch import Tensor, nn
 
 from ..attention import attention_weights
-from ..evaluation import precise_copy
+from ..evaluation import max_seq_len
 from ..transformer import DecoderOnlyTransformer
 from .catalogue import CATALOGUE
-from .probes import AFTER_OTHERS, EXTRAS, agree, evidence, outcome, probes
+from .probes import EXTRAS, outcomes, probes
 
 
 def survey(reference: DecoderOnlyTransformer) -> dict[str, dict[str, bool]]:
     """For each entry of the catalogue: which probes, each on a model of its own, see that it is
     wrong."""
-    reference, tolerance = precise_copy(reference)
-    runs = probes(reference)
-    expected = {name: outcome(run, reference) for name, run in runs.items()}
     return {
-        entry.name: {
-            name: not agree(
-                _by_itself(name, runs, entry.build(reference)), expected[name], tolerance, name
-            )
-            for name in runs
+        name: {
+            probe: outcome.problem is not None
+            for probe, outcome in outcomes(bug.build(reference)).items()
         }
-        for entry in CATALOGUE.values()
+        for name, bug in CATALOGUE.items()
     }
 
 
-def symptoms(model: nn.Module, reference: DecoderOnlyTransformer) -> pd.DataFrame:
-    """How the model fares in each probe but the `EXTRAS`, and from which position on it is wrong.
-
-    Each probe gets a copy of the model as it came; some of them run another text first.
-    """
-    reference, tolerance = precise_copy(reference)
-    runs = probes(reference)
-    rows = {}
-    for name in [name for name in runs if name not in EXTRAS]:
-        found = _by_itself(name, runs, precise_copy(model)[0])
-        expected = outcome(runs[name], reference)
-        rows[name] = "right"
-        if not agree(found, expected, tolerance, name):
-            rows[name] = evidence("", found, expected, tolerance).removeprefix(": ")
-    return pd.DataFrame({"the logits": rows})
-
-
-def _by_itself(name: str, runs: dict[str, Callable], model: nn.Module) -> Tensor | str:
-    """The outcome of one probe on a model that has not run yet; some need another text first."""
-    if name in AFTER_OTHERS:
-        outcome(runs["one by one"], model)
-    return outcome(runs[name], model)
+def symptoms(model: nn.Module) -> pd.DataFrame:
+    """How the model fares in each probe but the `EXTRAS`, and from where on it is wrong."""
+    names = [name for name in probes(max_seq_len(model)) if name not in EXTRAS]
+    found = {name: str(outcome) for name, outcome in outcomes(model, names).items()}
+    return pd.DataFrame({"the logits": found})
 
 
 @torch.no_grad()

@@ -70,3 +70,57 @@ class PaddingInSightModel(LeftPaddedTransformer):
 class PaddingCounted(LeftPaddedTransformer):
     def positions(self, columns, padding):
         return super().positions(columns, padding if columns[0] == 0 else 0 * padding)
+
+
+class FirstRowRolledBack(GrowingCache):
+    def truncate(self, length):
+        end = self.length
+        kept = [(keys[1:, :, length:end], v[1:, :, length:end]) for keys, v in self.pairs()]
+        super().truncate(length)
+        self.guesses = kept
+
+    def pairs(self):
+        return zip(self.keys, self.values, strict=True)
+
+    def append(self, layer, k, v):
+        guesses = getattr(self, "guesses", None)
+        if guesses is not None and guesses[layer][0].size(2) >= k.size(2):
+            new = k.size(2)
+            k = torch.cat([k[:1], guesses[layer][0][:, :, :new]])
+            v = torch.cat([v[:1], guesses[layer][1][:, :, :new]])
+        found = super().append(layer, k, v)
+        if layer == len(self.keys) - 1:
+            self.guesses = None
+        return found
+
+
+@bug(
+    BUGS,
+    "rollback_of_the_first_row",
+    "a rollback takes back the first row's guesses; in the other rows they stay",
+    "right for one sequence; of several, the others go on from guesses that were wrong",
+    "truncate cuts along the positions, in all rows",
+    "Blaizzy/mlx-vlm#1155",
+)
+class FirstRowRolledBackModel(WithCache):
+    cache_class = FirstRowRolledBack
+
+
+class RolledBackOnce(GrowingCache):
+    def truncate(self, length):
+        if getattr(self, "rolled_back", False) and length:
+            return
+        super().truncate(length)
+        self.rolled_back = True
+
+
+@bug(
+    BUGS,
+    "rollback_works_once",
+    "a second rollback on the same cache is ignored",
+    "right for the first guess that proves wrong; from the second on, wrong guesses stay",
+    "state that is set by a rollback and never set back",
+    "ml-explore/mlx-lm#1528",
+)
+class RolledBackOnceModel(WithCache):
+    cache_class = RolledBackOnce

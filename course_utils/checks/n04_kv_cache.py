@@ -121,8 +121,7 @@ def check_cached_model(model_class: type[nn.Module]) -> str:
                 ),
                 (
                     _without_the_past(reference, ids, portions),
-                    "Each chunk sees only itself. Every layer needs past_kv, and its own "
-                    "number.",
+                    "Each chunk sees only itself. Every layer needs past_kv, and its own number.",
                 ),
             ]
             if len(portions) > 1:

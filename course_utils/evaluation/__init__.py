@@ -1,51 +1,62 @@
 """Is the model right, and is its cache right? (notebook 05)
 
-`cases` holds the stored logits, `scripts` what a user of a cache does, `judge` the two judgements,
-`report` what they find, and `questions` how much a model remembers of a story.
+`steps` are what a user of a cache does, `systematic` and `random_scripts` sequences of them; `play`
+plays one, `lane` judges it in a dtype, `trial` collects, and `judge` holds the two judgements.
+`report` is what they find, `cases` holds the stored logits, `questions` how much a model remembers.
 """
 
 from .cases import TEST_CASES, TestCase, load_test_cases
-from .judge import evaluate, kv_evaluate
-from .precise import precise_copy, refuse_missing_rows, refusing_nan
+from .devices import NotJudged, follows_its_device
+from .differences import Difference, first_difference
+from .judge import evaluate, kv_evaluate, replay
+from .lane import Lane, lane_in
+from .model import in_portions, max_seq_len, offers, on_device, uncached, vocab_size
+from .play import Outcome
+from .precise import copied, precise_copy, refuse_missing_rows, refusing_nan
 from .questions import RECALL_AIMS, answers_right, recall
-from .report import Difference, Report, Result, first_difference
-from .scripts import (
-    after_rollback,
-    alternating,
-    can_roll_back,
-    follows_its_device,
-    in_portions,
-    max_seq_len,
-    portionings,
-    side_by_side,
-    uncached,
-    vocab_size,
-)
+from .report import Failure, Report, Result
+from .steps import Feed, Generate, New, Reorder, RollBack, Script, Step, Uncached, feeds, words
+from .systematic import portionings
 
 __all__ = [
     "RECALL_AIMS",
     "TEST_CASES",
     "Difference",
+    "Failure",
+    "Feed",
+    "Generate",
+    "Lane",
+    "New",
+    "NotJudged",
+    "Outcome",
+    "Reorder",
     "Report",
     "Result",
+    "RollBack",
+    "Script",
+    "Step",
     "TestCase",
-    "after_rollback",
-    "alternating",
+    "Uncached",
     "answers_right",
-    "can_roll_back",
+    "copied",
     "evaluate",
+    "feeds",
     "first_difference",
     "follows_its_device",
     "in_portions",
     "kv_evaluate",
+    "lane_in",
     "load_test_cases",
     "max_seq_len",
+    "offers",
+    "on_device",
     "portionings",
     "precise_copy",
     "recall",
     "refuse_missing_rows",
     "refusing_nan",
-    "side_by_side",
+    "replay",
     "uncached",
     "vocab_size",
+    "words",
 ]

@@ -1,74 +1,36 @@
 """Is the model right, and is its cache right? (notebook 05)
 
 `evaluate` compares logits without a cache with stored ones. `kv_evaluate` decides whether a cache
-can be trusted: it feeds the same tokens in many different portions and demands the same logits.
-Both take any model with the course's interface. Nothing here depends on how a cache is made.
+can be trusted: it plays scripts of what a user of a cache does, and demands the uncached logits
+after every step. Both take any model with the course's interface. Nothing here depends on how a
+cache is made.
 
 Shapes: B batch, T tokens, V vocab_size.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
+from . import systematic
 from .cases import TestCase, load_test_cases
-from .precise import precise_copy, refusing_nan
-from .report import Report, Result, first_difference
-from .scripts import (
-    after_rollback,
-    alternating,
-    can_roll_back,
-    describe,
-    follows_its_device,
-    in_portions,
-    max_seq_len,
-    on_device,
-    portionings,
-    side_by_side,
-    uncached,
-    vocab_size,
-)
+from .devices import NotJudged, follows_its_device
+from .differences import first_difference
+from .lane import Lane, explain, lane_in
+from .model import in_portions, on_device, uncached, vocab_size
+from .play import Outcome
+from .precise import precise_copy
+from .report import Report, Result
+from .smaller import possible
+from .steps import Generate, Script, Uncached, feeds
+from .texts import texts_of
+from .trial import Trial
 
 GREEDY_STEPS = 8
-NEARLY_GREEDY = 1e-8
-
-
-class _Judge:
-    """Runs checks on one model and collects what goes wrong, a model's own exceptions included."""
-
-    def __init__(self, result: Result, tolerance: float):
-        self.result = result
-        self.tolerance = tolerance
-
-    def logits(self, name: str, expected: Tensor, compute: Callable[[], Tensor]) -> None:
-        self.result.checks += 1
-        try:
-            difference = first_difference(expected, compute(), self.tolerance)
-        except Exception as error:
-            self.fail(name, _explain(error))
-        else:
-            if difference is not None:
-                self.fail(name, str(difference))
-
-    def refuses(self, name: str, compute: Callable[[], object]) -> None:
-        self.result.checks += 1
-        try:
-            compute()
-        except Exception:
-            return
-        self.fail(name, "no error was raised; expected one that says the sequence is too long")
-
-    def fail(self, name: str, problem: str) -> None:
-        self.result.problems.append(f"{name}: {problem}")
-
-
-def _explain(error: Exception) -> str:
-    if isinstance(error, ValueError) and str(error):
-        return str(error)
-    lines = str(error).strip().splitlines() or ["no message"]
-    return f"{type(error).__name__}: {lines[0]}"
+NUM_SCRIPTS, MOST_TOKENS = 60, 400
+FEWER, SHORT = 12, 100
+TITLE = "KV Cache Evaluation Results"
 
 
 def evaluate(model: nn.Module, cases: Sequence[TestCase] | None = None) -> Report:
@@ -78,159 +40,168 @@ def evaluate(model: nn.Module, cases: Sequence[TestCase] | None = None) -> Repor
     tolerance = max(tolerance, 1e-4)
     report = Report("Evaluation Results", tolerance, [])
     for number, case in enumerate(cases):
-        result = Result(f"case {number}", _shape(case.input_ids))
-        ids = on_device(case.input_ids, model)
-        _Judge(result, tolerance).logits(
-            "without cache", case.no_cache, lambda ids=ids: uncached(model, ids)
-        )
+        result = Result(f"case {number}", _shape(case.input_ids), checks=1)
+        try:
+            logits = uncached(model, on_device(case.input_ids, model))
+            problem = first_difference(case.no_cache, logits, tolerance)
+        except Exception as error:
+            problem = explain(error)
+        if problem is not None:
+            result.problems.append(f"without cache: {problem}")
         report.cases.append(result)
     return report
 
 
-def kv_evaluate(model: nn.Module, cases: Sequence[TestCase] | None = None) -> Report:
+def kv_evaluate(
+    model: nn.Module,
+    cases: Sequence[TestCase] | None = None,
+    thorough: bool = False,
+    stop: bool = False,
+) -> Report:
     """Decide whether the model's KV cache is right.
 
-    Full logits are compared with those of the uncached forward pass (in float64 to 1e-9, where the
-    device has it). For each test case: the stored cached logits (to 1e-4); every way of feeding the
-    tokens in `portionings`; a batch of different rows; two generations one after the other and two
-    at the same time; the uncached pass once more; greedy ids from `generate`. Then, once: a cache
-    filled to `max_seq_len` exactly, and one token more, which must raise an error; cached calls
-    with the model on another device. Two more where they are offered: a rollback, if the cache has
-    `truncate`, and prompts of different length, if the model has `padded_cache`.
+    After every step of every script, the full logits must be those of the uncached forward pass: in
+    float64 to 1e-9, where the device has it, and in the model's own dtype and bfloat16 to what
+    these allow. First the test cases, in all `portionings` and beside other texts, with the stored
+    logits (to 1e-4); then what `systematic` holds; then scripts drawn by hypothesis, from a fixed
+    seed, ten times as many if `thorough`. What a model does not offer is not judged. With `stop`,
+    the first case or subject that fails is the last.
     """
     cases = load_test_cases() if cases is None else cases
-    model, tolerance = precise_copy(model)
-    report = Report("KV Cache Evaluation Results", tolerance, [])
+    try:
+        trial = Trial(model, thorough)
+    except Exception as error:
+        return _wrong_without_cache(cases, error)
+    report = Report(TITLE, trial.main.tolerance, [], trial=trial)
     for number, case in enumerate(cases):
         result = Result(f"case {number}", _shape(case.input_ids))
-        report.cases.append(result)
-        _judge_case(model, case, result, tolerance)
-    report.others.append(_judge_capacity(model, tolerance))
-    ids = _random_ids(model, min(12, max_seq_len(model)), seed=1)
-    if ids.size(1) >= 4 and can_roll_back(model, ids):
-        report.others.append(_judge_rollback(model, ids, tolerance))
-    if ids.size(1) >= 4 and hasattr(model, "padded_cache"):
-        report.others.append(_judge_padding(model, ids, tolerance))
-    report.others.append(_judge_device(model, ids, tolerance))
+        report.cases.append(_judge_case(trial, case, result))
+        if stop and result.problems:
+            break
+    subjects = _subjects(trial, report)
+    while not (stop and report.problems) and (result := next(subjects, None)) is not None:
+        report.others.append(result)
+    report.smallest = trial.smallest()
     return report
 
 
-def _judge_case(model: nn.Module, case: TestCase, result: Result, tolerance: float) -> None:
-    judge = _Judge(result, tolerance)
-    ids = on_device(case.input_ids, model)
+def _subjects(trial: Trial, report: Report) -> Iterator[Result]:
+    """All that is judged beside the test cases; another dtype only if all has passed so far."""
+    yield from _by_subject(trial)
+    drawn = Result("Drawn scripts", "1 row and more")
+    yield trial.draw(drawn, trial.main, NUM_SCRIPTS, 0, MOST_TOKENS)
+    if not trial.repeats_draws:
+        why = "`generate` does not draw the same tokens from the same seed"
+        yield Result("Drawn tokens", "", not_judged=why)
+    if trial.not_in_main_dtype:
+        yield Result("In float64", "", not_judged=trial.not_in_main_dtype)
+    right_so_far = report.all_passed
+    for dtype in _other_dtypes(trial):
+        yield _in_dtype(trial, dtype, right_so_far)
+    yield _on_another_device(trial)
+
+
+def replay(model: nn.Module, script: Script, dtype: torch.dtype | None = None) -> Outcome:
+    """Play one script on a copy of the model, in float64 or in `dtype`: what `kv_evaluate` saw."""
+    return lane_in(model, dtype).play(script)
+
+
+def _wrong_without_cache(cases: Sequence[TestCase], error: Exception) -> Report:
+    problem = [f"without cache: {explain(error)}"]
+    results = [Result(f"case {i}", _shape(c.input_ids), 1, problem) for i, c in enumerate(cases)]
+    other = Result("Without a cache", "", 1, problem)
+    return Report(TITLE, 0.0, results, [other])
+
+
+def _judge_case(trial: Trial, case: TestCase, result: Result) -> Result:
+    ids, lane = on_device(case.input_ids, trial.main.model), trial.main
+    rows, seq_len = ids.shape
     try:
-        expected = uncached(model, ids)
+        lane.expected(ids)
     except Exception as error:
         result.checks += 1
-        return judge.fail("without cache", _explain(error))
-    for portions in portionings(ids.size(1)):
-        judge.logits(describe(portions), expected, lambda p=portions: in_portions(model, ids, p))
-    stored = _Judge(result, max(tolerance, 1e-4))
-    for name, logits, portions in (
-        ("stored logits, at once", case.with_cache, (ids.size(1),)),
-        ("stored logits, 1 at a time", case.sequential, (1,) * ids.size(1)),
-    ):
-        stored.logits(name, logits, lambda p=portions: in_portions(model, ids, p))
-    _judge_company(model, ids, expected, judge)
-    judge.logits("without cache, after cached calls", expected, lambda: uncached(model, ids))
-    _judge_greedy(model, ids, judge)
-
-
-def _judge_company(model: nn.Module, ids: Tensor, expected: Tensor, judge: _Judge) -> None:
-    """Other rows beside it, another sequence before it, another one at the same time."""
-    other = (ids + 1).flip(0, 1) % vocab_size(model)
-    other_expected = uncached(model, other)
-    portions = (-(-ids.size(1) // 2),) + (1,) * (ids.size(1) // 2)
-    judge.logits(
-        "in a batch with other rows",
-        torch.cat([expected, other_expected]),
-        lambda: in_portions(model, torch.cat([ids, other]), portions),
-    )
-    judge.logits("second generation", other_expected, lambda: in_portions(model, other, portions))
-    judge.logits(
-        "two generations at the same time",
-        torch.cat([expected, other_expected]),
-        lambda: torch.cat(alternating(model, ids, other)),
-    )
-
-
-@torch.no_grad()
-def _judge_greedy(model: nn.Module, ids: Tensor, judge: _Judge) -> None:
-    """`generate` at a temperature so small that it is greedy, with and without the cache."""
-    steps = min(GREEDY_STEPS, max_seq_len(model) - ids.size(1))
-    if steps < 1:
-        return
-    expected = ids
-    for _ in range(steps):
-        expected = torch.cat([expected, uncached(model, expected)[:, -1:].argmax(-1)], dim=1)
-    for use_cache in (False, True):
-        name = f"generate with use_cache={use_cache}"
-        judge.result.checks += 1
-        try:
-            with refusing_nan(model):
-                found = model.generate(ids, steps, temperature=NEARLY_GREEDY, use_cache=use_cache)
-            wrong = (found[:, -steps:] != expected[:, -steps:]).any(0).nonzero()
-        except Exception as error:
-            judge.fail(name, _explain(error))
-        else:
-            if len(wrong):
-                first = ids.size(1) + wrong[0].item()
-                judge.fail(name, f"first differs at position {first} from the likeliest token")
-
-
-def _judge_capacity(model: nn.Module, tolerance: float) -> Result:
-    limit = max_seq_len(model)
-    result = Result("Filled to max_seq_len", f"1 x {limit}")
-    judge = _Judge(result, tolerance)
-    ids = _random_ids(model, limit + 1, seed=0)
-    portions = (limit - 3, 1, 1, 1) if limit > 3 else (1,) * limit
-    try:
-        expected = uncached(model, ids[:, :limit])
-    except Exception as error:
-        result.checks += 1
-        judge.fail(f"{limit} tokens without cache", _explain(error))
+        result.problems.append(f"without cache: {explain(error)}")
         return result
-    judge.logits(f"{limit} tokens", expected, lambda: in_portions(model, ids[:, :limit], portions))
-    judge.refuses(f"token {limit + 1} without cache", lambda: uncached(model, ids))
-    judge.refuses(f"token {limit + 1} on a full cache", lambda: in_portions(model, ids, (limit, 1)))
-    judge.refuses("2 tokens where 1 has room", lambda: in_portions(model, ids, (limit - 1, 2)))
-    return result
+    given = texts_of(ids, vocab_size(lane.model))
+    trial.judge(result, systematic.splits(rows, seq_len), given=given)
+    for name, logits, portions in (
+        ("stored logits, at once", case.with_cache, (seq_len,)),
+        ("stored logits, 1 at a time", case.sequential, (1,) * seq_len),
+    ):
+        _judge_stored(lane, result, name, (ids, logits, portions))
+    half = (-(-seq_len // 2),) + (1,) * (seq_len // 2)
+    company = {"in a batch with other rows": feeds(*half, rows=2 * rows)}
+    company |= systematic.in_company(rows, seq_len)
+    steps = min(GREEDY_STEPS, lane.room - seq_len)
+    if trial.offers.generate and steps > 0:
+        for use_cache in (False, True):
+            script = [Generate(seq_len, steps, rows=rows, use_cache=use_cache)]
+            company[f"generate with use_cache={use_cache}"] = script
+    return trial.judge(result, company, given=given)
 
 
-def _judge_rollback(model: nn.Module, ids: Tensor, tolerance: float) -> Result:
-    result = Result("After a rollback", _shape(ids))
-    judge, expected = _Judge(result, tolerance), uncached(model, ids)
-    length = ids.size(1)
-    for keep in (0, 1, length // 2, length - 1):
-        name = f"rolled back to {keep}"
-        judge.logits(name, expected, lambda keep=keep: after_rollback(model, ids, keep))
-    return result
-
-
-def _judge_padding(model: nn.Module, ids: Tensor, tolerance: float) -> Result:
-    length = ids.size(1)
-    result = Result("Prompts of different length", f"3 x up to {length}")
-    rows = [ids[0], ids[0, length // 2 :], ids[0, length // 3 :]]
-    expected = pad_sequence([uncached(model, row[None])[0] for row in rows], batch_first=True)
-    judge = _Judge(result, tolerance)
-    for steps in sorted({0, 1, length // 2 - 1}):
-        name = f"prefill, then {steps} single tokens"
-        judge.logits(name, expected, lambda steps=steps: side_by_side(model, rows, steps))
-    return result
-
-
-def _judge_device(model: nn.Module, ids: Tensor, tolerance: float) -> Result:
-    result = Result("On another device", _shape(ids), checks=1)
+def _judge_stored(
+    lane: Lane, result: Result, name: str, stored: tuple[Tensor, Tensor, tuple[int, ...]]
+) -> None:
+    ids, logits, portions = stored
+    result.checks += 1
     try:
-        follows_its_device(model, ids)
+        found = in_portions(lane.fresh(), ids, portions)
+        problem = first_difference(logits, found, max(lane.tolerance, 1e-4))
     except Exception as error:
-        _Judge(result, tolerance).fail("cached calls", _explain(error))
+        problem = explain(error)
+    if problem is not None:
+        result.problems.append(f"{name}: {problem}")
+
+
+def _by_subject(trial: Trial) -> Iterator[Result]:
+    """What `systematic` holds, subject by subject; long texts in the model's own float32."""
+    room, offered = trial.main.room, trial.offers
+    for name, lacking, scripts in systematic.subjects(offered, room, vocab_size(trial.main.model)):
+        result = Result(name, "1 row and more", not_judged=lacking)
+        if not scripts:
+            result.not_judged = lacking or f"max_seq_len={room} is too short for it"
+        yield result if result.not_judged else trial.judge(result, scripts)
+    filled = {f"token {room + 1} without cache": [Uncached(room + 1)]}
+    filled |= systematic.filled(room, offered.generate, trial.thorough)
+    result = Result("Filled to max_seq_len", f"1 x {room}")
+    yield trial.judge(result, filled, trial.long_lane())
+    blocks = Result("Around the ends of blocks", f"1 x up to {room}")
+    yield trial.judge(blocks, systematic.around_blocks(room, trial.thorough), trial.long_lane())
+
+
+def _other_dtypes(trial: Trial) -> list[torch.dtype]:
+    done = next(trial.main.model.parameters()).dtype
+    both = (trial.dtype, torch.bfloat16)
+    return [dtype for dtype in dict.fromkeys(both) if dtype != done]
+
+
+def _in_dtype(trial: Trial, dtype: torch.dtype, right_so_far: bool) -> Result:
+    """A few scripts of every kind in another dtype, to what its rounding allows."""
+    result = Result(f"In {str(dtype).removeprefix('torch.')}", "1 row and more")
+    if not right_so_far:
+        result.not_judged = "something is wrong already"
+        return result
+    try:
+        lane = trial.lane_in(dtype)
+    except Exception as error:
+        result.not_judged = f"without a cache it fails there too ({type(error).__name__})"
+        return result
+    samples = systematic.samples(trial.offers, lane.room)
+    trial.judge(result, (script for script in samples if possible(script, lane.room)), lane)
+    return trial.draw(result, lane, FEWER, 1, SHORT)
+
+
+def _on_another_device(trial: Trial) -> Result:
+    result = Result("On another device", "1 row", checks=1)
+    try:
+        follows_its_device(trial.main.fresh())
+    except NotJudged as reason:
+        result.not_judged = str(reason)
+    except RuntimeError as error:
+        trial.mixes_devices = str(error)
+        result.problems.append(f"cached calls: {error}")
     return result
-
-
-def _random_ids(model: nn.Module, length: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return on_device(torch.randint(vocab_size(model), (1, length), generator=generator), model)
 
 
 def _shape(ids: Tensor) -> str:

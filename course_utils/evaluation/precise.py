@@ -6,9 +6,50 @@ Every judgement runs on such a copy (notebook 05).
 import contextlib
 import copy
 from collections.abc import Iterator
+from types import FunctionType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+
+
+def copied(model: nn.Module, share_parameters: bool = False) -> nn.Module:
+    """A deep copy. What cannot be copied, a lock for instance, it has in common with the model."""
+    known = {id(module): object.__new__(type(module)) for module in model.modules()}
+    if share_parameters:
+        known |= {id(parameter): parameter for parameter in model.parameters()}
+    for module in model.modules():
+        attributes = {name: _copied(value, known) for name, value in vars(module).items()}
+        vars(known[id(module)]).update(attributes)
+    return known[id(model)]
+
+
+def _copied(value: Any, known: dict[int, Any]) -> Any:
+    if isinstance(value, dict | set) and not value:
+        return copy.copy(value)
+    try:
+        return copy.deepcopy(value, known)
+    except Exception:
+        return value
+
+
+PLAIN = (int, float, str, tuple, type(None), type, FunctionType, torch.dtype, torch.device)
+
+
+def state(model: nn.Module) -> list[object] | None:
+    """What a model holds, comparable with what it holds later; None if it holds more than numbers,
+    names, functions, parameters and buffers."""
+    own, found = set(vars(nn.Module())), []
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if name not in own:
+                if not isinstance(value, PLAIN):
+                    return None
+                found.append((name, value))
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            found.append((name, id(tensor), getattr(tensor, "_version", 0)))
+    return found
 
 
 def precise_copy(model: nn.Module) -> tuple[nn.Module, float]:
@@ -17,7 +58,7 @@ def precise_copy(model: nn.Module) -> tuple[nn.Module, float]:
     float64 and 1e-9; on a device without float64 (MPS), float32 and 1e-3. Dropout is off, and
     missing rows are refused.
     """
-    model = copy.deepcopy(model).eval()
+    model = copied(model).eval()
     refuse_missing_rows(model)
     if next(model.parameters()).device.type == "mps":
         return model.float(), 1e-3
@@ -33,7 +74,7 @@ def refuse_missing_rows(model: nn.Module) -> None:
 
     def look(table: nn.Embedding, inputs: tuple[Tensor, ...]) -> None:
         for ids in inputs:
-            if ids.numel() == 0 or ids.device.type == "meta":
+            if ids.numel() == 0 or isinstance(ids, FakeTensor):
                 continue
             low, high = ids.aminmax()
             if low < 0 or high >= table.num_embeddings:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..stories import Question, Story, Tokenizer, held_out_stories
-from .scripts import on_device, uncached
+from .model import on_device, uncached
 
 RANGES = ((1, 128), (129, 512), (513, 1000))
 RECALL_AIMS = {"1-128": 0.99, "129-512": 0.98, "513-1000": 0.95}

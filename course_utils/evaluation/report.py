@@ -1,58 +1,65 @@
-"""What a judgement found: differences between logits, results, reports (notebook 05)."""
+"""What a judgement found: results, the smallest failing use, reports (notebook 05)."""
 
-import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
-from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Difference:
-    """The first place where logits are wrong, and by how much."""
-
-    row: int
-    position: int
-    error: float
-    largest: float
-
-    def __str__(self) -> str:
-        return (
-            f"first differs at position {self.position} of row {self.row}, by {self.error:.2g} "
-            f"(largest difference {self.largest:.2g})"
-        )
-
-
-def first_difference(expected: Tensor, actual: Tensor, tolerance: float) -> Difference | None:
-    """Compare logits (B, T, V); None if all agree within `tolerance`. NaN never agrees.
-
-    Earliest position first, then lowest row. Raises ValueError if the shapes differ.
-    """
-    if expected.shape != actual.shape:
-        raise ValueError(
-            f"logits have shape {tuple(actual.shape)}, expected {tuple(expected.shape)}: one row "
-            "of logits for each token that was fed in"
-        )
-    error = (expected.double().cpu() - actual.double().cpu()).abs().nan_to_num(math.inf).amax(-1)
-    wrong = (error > tolerance).nonzero().tolist()
-    if not wrong:
-        return None
-    row, position = min(wrong, key=lambda where: (where[1], where[0]))
-    return Difference(row, position, error[row, position].item(), error.max().item())
+from .play import Outcome
+from .steps import Script, words
 
 
 @dataclass
 class Result:
-    """The verdict on one test case, or on the capacity checks; passed if `problems` is empty."""
+    """The verdict on one test case, or on one subject; passed if it was judged, without problems.
+
+    `not_judged` says why a subject could not be judged: it has then neither passed nor failed.
+    """
 
     name: str
     shape: str
     checks: int = 0
     problems: list[str] = field(default_factory=list)
+    not_judged: str = ""
 
     @property
     def passed(self) -> bool:
         return self.checks > 0 and not self.problems
+
+    @property
+    def word(self) -> str:
+        if self.not_judged:
+            return f"not judged, because {self.not_judged}"
+        return "passed" if self.passed else "FAILED"
+
+    @property
+    def verdict(self) -> str:
+        """The word, or the first problem in place of FAILED."""
+        return self.problems[0] if self.problems else self.word
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The smallest script that was found to fail, and what was wrong in it.
+
+    `dtype` is named if it is another one than the judgement's own. `replays` is False if it fails
+    with the texts of a test case only, which `replay` has not.
+    """
+
+    script: Script
+    dtype: str
+    outcome: Outcome
+    replays: bool = True
+
+    @property
+    def line(self) -> str:
+        """A line of Python that plays it again."""
+        dtype = f", torch.{self.dtype}" if self.dtype else ""
+        return f"replay(model, {list(self.script)}{dtype})"
+
+    def __str__(self) -> str:
+        where = f" (in {self.dtype})" if self.dtype else ""
+        return f"{words(self.script)}{where}: {self.outcome}"
 
 
 @dataclass
@@ -63,11 +70,15 @@ class Report:
     tolerance: float
     cases: list[Result]
     others: list[Result] = field(default_factory=list)
+    smallest: Failure | None = field(default=None, repr=False)
+    trial: Any = field(default=None, repr=False)
 
     @property
     def all_passed(self) -> bool:
         results = self.cases + self.others
-        return bool(results) and all(result.passed for result in results)
+        return any(result.passed for result in results) and all(
+            result.passed or result.not_judged for result in results
+        )
 
     @property
     def num_passed(self) -> int:
@@ -78,25 +89,29 @@ class Report:
         return [f"{r.name}: {problem}" for r in self.cases + self.others for problem in r.problems]
 
     def __str__(self) -> str:
-        rate = 100 * self.num_passed / len(self.cases)
         lines = [
             f"{self.title}:",
             f"  Num test cases: {len(self.cases)}",
             f"  All tests passed: {self.all_passed}",
-            f"  Pass rate: {rate:.2f}% ({self.num_passed}/{len(self.cases)})",
-            *(f"  {r.name}: {'passed' if r.passed else 'FAILED'}" for r in self.others),
         ]
+        if self.cases:
+            rate = 100 * self.num_passed / len(self.cases)
+            lines.append(f"  Pass rate: {rate:.2f}% ({self.num_passed}/{len(self.cases)})")
+        lines += [f"  {r.name}: {r.word}" for r in self.others]
         shown = [f"  {r.name}: {r.problems[0]}" for r in self.cases + self.others if r.problems]
+        if self.smallest is not None:
+            shown.append(f"  Smallest failing use: {self.smallest}")
+            shown += [f"  Again: {self.smallest.line}"] * self.smallest.replays
         return "\n".join(lines + shown)
 
     def table(self) -> pd.DataFrame:
-        """One row per test case, then one per further check."""
+        """One row per test case, then one per subject."""
         rows = [
             {
                 "case": result.name,
                 "shape": result.shape,
                 "comparisons": result.checks,
-                "verdict": "passed" if result.passed else (result.problems or ["not run"])[0],
+                "verdict": result.verdict,
             }
             for result in self.cases + self.others
         ]

@@ -434,7 +434,7 @@ def test_the_table_of_wrong_caches_is_taken_from_its_notebook():
     assert re.findall(r'<th scope="row">([^<]*)<wbr>|<th scope="row">(stale)', two)
     assert two.index("stale") < two.index("mask_") and "positions" not in two
     assert "one_<wbr>layer_<wbr>for_<wbr>all" in extract.accessible(html)
-    assert "<style" not in two and two.count('scope="col"') == 2
+    assert "<style" not in two and two.count('scope="col"') == 3
     with pytest.raises(LookupError, match="no_such_cache"):
         extract.only(html, ["no_such_cache"])
     with pytest.raises(LookupError, match="0 tables"):
@@ -456,7 +456,7 @@ def test_the_name_of_an_index_stands_beside_the_names_of_the_columns():
 
 
 def test_the_landing_page_counts_right():
-    """27 of 32 pass the assignment's check, and the six rows that are shown are among them."""
+    """How many pass the assignment's check, and that the six that are shown are among them."""
     page = (ROOT / "authoring" / "site" / "index.md").read_text(encoding="utf-8")
     reference = small_model(dtype=torch.float32)
     cases = cases_for(reference)

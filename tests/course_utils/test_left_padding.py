@@ -3,9 +3,28 @@
 import pytest
 import torch
 from helpers import random_ids, small_model
+from torch.nn.utils.rnn import pad_sequence
 
-from course_utils.evaluation import side_by_side, uncached
+from course_utils.evaluation import uncached
 from course_utils.left_padding import LeftPaddedTransformer, left_pad
+
+
+@torch.no_grad()
+def side_by_side(model, rows, steps):
+    """Logits (B, longest, V) of sequences (T_i,) that go in as one batch, padded on the left.
+
+    All but the last `steps` tokens of each row are the prefill; these then go in one at a time.
+    What comes back is padded with zeros on the right: column i is each row's own position i.
+    """
+    ids, padding = left_pad([row[: len(row) - steps] for row in rows])
+    last = torch.stack([row[len(row) - steps :] for row in rows])
+    logits, past_kv = [], model.padded_cache(padding)
+    for portion in [ids, *last.split(1, dim=1)] if steps else [ids]:
+        part, past_kv = model(portion, past_kv=past_kv, use_cache=True)
+        logits.append(part)
+    found = torch.cat(logits, dim=1)
+    own = [found[i, pad:] for i, pad in enumerate(padding.tolist())]
+    return pad_sequence(own, batch_first=True)
 
 
 def prompts(*lengths, seed=0):

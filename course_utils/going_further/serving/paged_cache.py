@@ -119,6 +119,7 @@ class PagedTransformer(DecoderOnlyTransformer):
     """The course's model over a paged cache. By default a cache of its own, for kv_evaluate."""
 
     block_size = 16
+    spare_rows = 4
 
     def __init__(self, vocab_size: int, d_model: int, *args: Any, num_heads: int = 1, **kw: Any):
         super().__init__(vocab_size, d_model, *args, num_heads=num_heads, **kw)
@@ -126,9 +127,12 @@ class PagedTransformer(DecoderOnlyTransformer):
             layer.attention = PagedAttention(d_model, num_heads)
 
     def new_cache(self, batch_size: int) -> PagedRows:
-        """Empty tables over blocks of their own, enough for `batch_size` full sequences."""
+        """Empty tables over blocks of their own, enough for `batch_size` full sequences.
+
+        And for `spare_rows` more: `reorder` can make more rows than there were.
+        """
         blocks = -(-self.max_seq_len // self.block_size)
-        cache = PagedCache(self, batch_size * blocks, self.block_size)
+        cache = PagedCache(self, (batch_size + self.spare_rows) * blocks, self.block_size)
         return PagedRows(cache, [Table() for _ in range(batch_size)])
 
     def forward(

@@ -98,9 +98,9 @@ class StepCache:
         return self.keys[layer, None, :, :end], self.values[layer, None, :, :end]
 
     def reorder(self, rows: Tensor) -> None:
-        """Raises ValueError unless `rows` leaves the one row where it is."""
+        """Raises NotImplementedError unless `rows` leaves the one row where it is."""
         if rows.tolist() != [0]:
-            raise ValueError(
+            raise NotImplementedError(
                 f"reorder({rows.tolist()}): a compiled step decodes one sequence. For several, a "
                 "beam search among them, use fast(model)."
             )

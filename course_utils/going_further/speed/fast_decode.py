@@ -121,7 +121,7 @@ def product(chosen: dict[Shape, str], *linears: nn.Linear) -> Product:
     weight = store(way.by_columns, *linears)
     if not way.copies:
         return way.of(weight)
-    is_now = weight @ torch.linspace(1, 2, weight.size(1))
+    is_now = weight.float() @ torch.linspace(1, 2, weight.size(1))
     place, was, made = getattr(linears[0], "packed", (None, None, None))
     if place != weight.data_ptr() or not torch.equal(was, is_now):
         made = way.of(weight)

@@ -117,7 +117,7 @@ class WrongScale(MultiHeadAttention):
         (Unmasked, "wrong without its cache"),
         (NoOffset, "Identical to `no_mask_offset`"),
         (RowsOneUp, "Identical to `self_excluded`"),
-        (OneQueryOnly, "in chunks: RuntimeError: The size of tensor"),
+        (OneQueryOnly, "prefill 1, then 2 tokens: RuntimeError: The size of tensor"),
         (ReturnsNothing, "wrong without its cache"),
         (WrongScale, "wrong without its cache"),
     ],
@@ -197,10 +197,10 @@ class Right(TupleCache):
     ("cache_class", "words"),
     [
         (AsItWas, "Identical to `stale`"),
-        (OnlyTheNewest, "one by one: differs from position 7"),
+        (OnlyTheNewest, "3 tokens, 1 at a time from an empty cache: wrong from position 2 on"),
         (StoresTwice, "Identical to `appended_twice`"),
         (ValuesNotStored, "Identical to `values_not_cached`"),
-        (ReturnsTheNew, "one by one: RuntimeError|one by one: differs from position 6"),
+        (ReturnsTheNew, "2 tokens, 1 at a time from an empty cache: wrong from position 1 on"),
         (KeepsWithoutReturn, "Something is None: does each function end in `return`?"),
         (CountsPerLayer, "After 6 tokens length is 12: count them in one layer only"),
     ],
@@ -253,12 +253,12 @@ class TheClass(DecoderOnlyTransformer):
 @pytest.mark.parametrize(
     ("model_class", "words"),
     [
-        (KeptForever, "one by one: differs from position 0"),
+        (KeptForever, "a new cache; 1 token; a new cache; 1 token: wrong from position 0 on"),
         (KeptPerBatchSize, "Identical to `leaks_into_the_next`"),
-        (Emptied, "Identical to `one_cache_per_model`"),
-        (OneRow, "in a batch: "),
-        (NoCache, "No cache comes back.*one by one: differs from position 6"),
-        (TheClass, "at once: "),
+        (Emptied, "B: a new cache; B: 1 token of text 1; A: 1 token: wrong from position 1 on"),
+        (OneRow, "a new cache for 2 rows; 1 token: RuntimeError: Sizes of tensors"),
+        (NoCache, "No cache comes back.*1 at a time.*wrong from position 1 on"),
+        (TheClass, "1 token into an empty cache: TypeError"),
     ],
 )
 def test_a_wrong_cure_of_a_model(model_class, words):

@@ -54,7 +54,7 @@ class LayerNotNumbered(DecoderOnlyTransformer):
         (cache_bugs.WholeSequenceAgain, "Identical to `whole_text_again`"),
         (NoCacheReturned, "returned no cache although use_cache=True"),
         (AlwaysACache, "returned a cache although use_cache=False"),
-        (OneTooFar, "Fed in chunks of \\(7, 1.*differs from position"),
+        (OneTooFar, "Fed in chunks of \\(7, 1.*wrong from position 1 on"),
         (CacheNotHandedOn, "Each chunk sees only itself"),
         (LayerNotNumbered, "output of layer 2 is the first that is off"),
     ],

@@ -1,11 +1,25 @@
 """The harness sees every wrong cache, names the first wrong position, and trusts a right one."""
 
+import copy
+import threading
+
 import pytest
 import torch
 from helpers import cases_for, random_ids, small_model
 
+from course_utils import evaluation
 from course_utils.cache_bugs import CATALOGUE
-from course_utils.evaluation import evaluate, first_difference, in_portions, kv_evaluate, uncached
+from course_utils.evaluation import (
+    Feed,
+    New,
+    evaluate,
+    first_difference,
+    in_portions,
+    kv_evaluate,
+    trial,
+    uncached,
+    words,
+)
 from course_utils.kv_cache import GrowingCache, PreallocatedCache
 from course_utils.left_padding import LeftPaddedTransformer
 from course_utils.transformer import DecoderOnlyTransformer
@@ -55,9 +69,9 @@ def test_shared_rows_show_in_the_second_row_only():
     ids = random_ids(2, 7)
     difference = first_difference(uncached(right, ids), in_portions(wrong, ids, (4, 1, 1, 1)), 1e-9)
     assert (difference.row, difference.position) == (1, 0)
-    problems = kv_evaluate(wrong, cases_for(right, [(1, 7)])).problems
-    assert len(problems) == 1
-    assert "in a batch with other rows: first differs at position 0 of row 1" in problems[0]
+    result = kv_evaluate(wrong, cases_for(right, [(1, 7)]), stop=True).cases[0]
+    assert len(result.problems) == 1
+    assert "in a batch with other rows: first differs at position 0 of row 1" in result.problems[0]
 
 
 def test_a_leak_shows_in_the_second_generation():
@@ -85,6 +99,7 @@ def test_no_false_alarm(cache, seed):
     cases = cases_for(model, [(1, 1), (1 + seed % 3, 2 + seed % 7)], seed=100 * seed)
     report = kv_evaluate(model, cases)
     assert report.all_passed, report
+    assert report.smallest is None
 
 
 class OneCacheForTheModel(DecoderOnlyTransformer):
@@ -165,10 +180,12 @@ class SilentAfterOnePrefill(Silent):
 def test_a_cache_that_was_filled_at_once_must_refuse_one_token_more():
     model = small_model(SilentAfterOnePrefill)
     report = kv_evaluate(model, cases_for(model, [(1, 3)]))
-    assert report.problems == [
-        "Filled to max_seq_len: token 25 on a full cache: no error was raised; expected one that "
-        "says the sequence is too long"
+    filled = next(result for result in report.others if result.name == "Filled to max_seq_len")
+    assert filled.problems == [
+        "token 25 on a full cache: no error was raised; expected one that says the sequence is too "
+        "long"
     ]
+    assert words(report.smallest.script) == "prefill 24, then 1 token"
 
 
 class OnlyLastLogits(DecoderOnlyTransformer):
@@ -193,7 +210,8 @@ class NaN(DecoderOnlyTransformer):
 class SamplesTheWrongToken(DecoderOnlyTransformer):
     def generate(self, input_ids, max_new_tokens, temperature=1.0, use_cache=True):
         ids = super().generate(input_ids, max_new_tokens, 0, use_cache)
-        return ids.roll(1, dims=1) if use_cache else ids
+        new = ids[:, input_ids.size(1) :]
+        return torch.cat([input_ids, new.roll(1, dims=1)], dim=1) if use_cache else ids
 
 
 @pytest.mark.parametrize(
@@ -226,17 +244,133 @@ def test_a_right_cache_with_hardly_any_room_passes(room):
     assert report.all_passed, report.problems
 
 
-def test_a_rollback_and_padding_are_judged_only_where_they_are_offered():
+def test_what_is_not_offered_is_not_judged_and_said_so():
     reference = small_model()
-    cases = cases_for(reference, [(1, 1)])
 
-    def judged(model):
-        return {result.name for result in kv_evaluate(model, cases).others}
+    def left_out(model):
+        report = kv_evaluate(model, cases_for(model, [(1, 1)]))
+        return {result.name: result.not_judged for result in report.others if result.not_judged}
 
-    always = {"Filled to max_seq_len", "On another device"}
-    assert judged(CATALOGUE["prompt_dropped"].build(reference)) == always
-    assert judged(reference) == always | {"After a rollback"}
-    assert judged(small_model(LeftPaddedTransformer)) == always | {
-        "After a rollback",
-        "Prompts of different length",
-    }
+    padding = {"Prompts of different length": "the model has no `padded_cache`"}
+    rollback = {"After a rollback": "the cache has no `truncate`"}
+    rows = {"Rows reordered": "the cache has no `reorder`"}
+    assert left_out(reference) == padding
+    assert left_out(small_model(LeftPaddedTransformer)) == {}
+    found = left_out(CATALOGUE["prompt_dropped"].build(reference))
+    in_bfloat16 = {"In bfloat16": "something is wrong already"}
+    assert found == padding | rollback | rows | in_bfloat16
+
+
+class Unfinished(GrowingCache):
+    def reorder(self, rows):
+        raise NotImplementedError
+
+
+def test_a_stub_is_not_offered():
+    model = small_model(with_cache(Unfinished))
+    report = kv_evaluate(model, cases_for(model, [(1, 1)]))
+    assert report.all_passed
+    (reordered,) = [result for result in report.others if result.name == "Rows reordered"]
+    assert reordered.word == "not judged, because the cache has no `reorder`"
+
+
+def test_a_verdict_repeats():
+    wrong = CATALOGUE["heads_mixed_up"].build(small_model())
+    reports = [kv_evaluate(wrong, cases_for(small_model(), [(1, 3)])) for _ in range(2)]
+    assert str(reports[0]) == str(reports[1])
+    assert reports[0].smallest.script == reports[1].smallest.script
+
+
+def test_the_smallest_failing_use_is_shown_and_can_be_played_again():
+    wrong = CATALOGUE["stale"].build(small_model())
+    report = kv_evaluate(wrong, cases_for(small_model(), [(1, 7)]))
+    assert report.smallest.line == "replay(model, [New(), Feed(1), Feed(1), Feed(1)])"
+    found = eval(report.smallest.line, {**vars(evaluation), "model": wrong})
+    assert str(found).startswith("wrong from position 2 on, by")
+    assert f"  Again: {report.smallest.line}" in str(report).splitlines()
+    shown = (
+        "  Smallest failing use: 3 tokens, 1 at a time from an empty cache: wrong from position 2"
+    )
+    assert shown in str(report)
+
+
+def test_thorough_draws_ten_times_as_many(monkeypatch):
+    numbers = []
+
+    def search(fails, offers, room, number, *rest):
+        numbers.append(number)
+        fails([New(), Feed(1)])
+
+    monkeypatch.setattr(trial, "search", search)
+    for thorough in (False, True):
+        kv_evaluate(small_model(), cases_for(small_model(), [(1, 1)]), thorough=thorough)
+    assert numbers == [60, 12, 600, 120]
+
+
+class In16Bits(DecoderOnlyTransformer):
+    """Its buffers are registered, so that `.double()` makes them exact."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.register_buffer("precision", torch.zeros(1, dtype=torch.float16))
+
+    def new_cache(self, batch_size):
+        cache = GrowingCache(self, batch_size)
+        append, dtype = cache.append, self.precision.dtype
+
+        def rounded(layer, k, v):
+            return append(layer, k.to(dtype).to(k.dtype), v.to(dtype).to(v.dtype))
+
+        cache.append = rounded
+        return cache
+
+
+def test_what_double_would_hide_is_seen_in_the_models_own_dtype():
+    model = small_model(In16Bits, dtype=torch.float32)
+    model.precision = model.precision.half()
+    report = kv_evaluate(model, cases_for(small_model(In16Bits), [(1, 3)]))
+    assert not report.all_passed
+    assert report.smallest.line.endswith("torch.float32)")
+
+
+class KeptInFloat32(GrowingCache):
+    def append(self, layer, k, v):
+        found = super().append(layer, k.float(), v.float())
+        return tuple(stored.to(k.dtype) for stored in found)
+
+    def __init__(self, model, batch_size):
+        super().__init__(model, batch_size)
+        self.keys, self.values = ([t.float() for t in part] for part in (self.keys, self.values))
+
+
+def test_a_cache_kept_in_float32_is_judged_in_float32_if_the_model_is():
+    model = small_model(with_cache(KeptInFloat32), dtype=torch.float32)
+    report = kv_evaluate(model, cases_for(model, [(1, 3)]))
+    assert report.all_passed, report
+    (exact,) = [result for result in report.others if result.name == "In float64"]
+    assert exact.not_judged == "the cache keeps float32, whatever the model's dtype"
+    assert not kv_evaluate(model.double(), cases_for(model, [(1, 3)]), stop=True).all_passed
+
+
+class Locked(DecoderOnlyTransformer):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.lock = threading.Lock()
+
+
+def test_a_model_that_cannot_be_copied_is_judged():
+    model = small_model(Locked)
+    with pytest.raises(TypeError):
+        copy.deepcopy(model)
+    assert kv_evaluate(model, cases_for(model, [(1, 3)])).all_passed
+
+
+def test_the_model_comes_back_as_it_went_in():
+    model = small_model(dtype=torch.float32)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    attributes = set(vars(model))
+    model.train()
+    kv_evaluate(model, cases_for(model, [(1, 3)]))
+    assert model.training
+    assert set(vars(model)) == attributes
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())

@@ -1,8 +1,10 @@
 """A report says what was judged, in the assignment's words, and passes nothing unjudged."""
 
-from helpers import cases_for, small_model
+import torch
+from helpers import SMALL, cases_for, small_model
 
-from course_utils.evaluation import Result, evaluate, kv_evaluate
+from course_utils.evaluation import Report, Result, TestCase, evaluate, kv_evaluate, uncached
+from course_utils.transformer import DecoderOnlyTransformer
 
 
 def test_a_case_without_checks_has_not_passed():
@@ -25,4 +27,34 @@ def test_report_prints_the_assignments_words():
         "  Pass rate: 100.00% (3/3)",
     ]
     assert str(evaluate(model, cases_for(model))).startswith("Evaluation Results:")
-    assert list(report.table()["verdict"]) == ["passed"] * 6
+    verdicts = report.table()["verdict"].value_counts()
+    assert verdicts["passed"] == len(report.table()) - 1
+    assert verdicts["not judged, because the model has no `padded_cache`"] == 1
+
+
+def test_what_is_not_judged_has_neither_passed_nor_failed():
+    left_out = Result("A rollback", "1 x 1", not_judged="there is none")
+    assert not left_out.passed
+    assert Report("", 0.0, [Result("case 0", "1 x 1", checks=1)], [left_out]).all_passed
+    assert not Report("", 0.0, [left_out]).all_passed
+
+
+class WrongOfOneText(DecoderOnlyTransformer):
+    """Its cache is wrong in one text, which no script would draw."""
+
+    def forward(self, input_ids, past_kv=None, use_cache=False):
+        logits, past_kv = super().forward(input_ids, past_kv, use_cache)
+        found = use_cache and input_ids[0, :4].tolist() == [3, 1, 4, 1]
+        return (logits + 1 if found else logits), past_kv
+
+
+def test_what_fails_with_one_text_only_has_no_line_that_plays_it_again():
+    reference = small_model()
+    model = WrongOfOneText(**SMALL, dropout=0.0).to(reference.dtype).eval()
+    model.load_state_dict(reference.state_dict())
+    ids = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
+    logits = uncached(reference, ids)
+    report = kv_evaluate(model, [TestCase(ids, logits, logits, logits)])
+    assert not report.all_passed and not report.smallest.replays
+    assert "Smallest failing use: " in str(report)
+    assert "Again:" not in str(report)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import cases_for, random_ids, small_model
 
-from course_utils.evaluation import kv_evaluate
+from course_utils.evaluation import Feed, New, kv_evaluate, replay
 from course_utils.generation import beam_search
 from course_utils.going_further.speed import fast_decode, products
 from course_utils.going_further.speed.fast_decode import FastTransformer, fast
@@ -141,6 +141,15 @@ def test_its_cache_is_right_by_every_way(monkeypatch, three_threads, name):
             found.append(logits)
         expected = model.double()(ids)[0]
     assert torch.allclose(torch.cat(found, dim=1).double(), expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", products.ways(torch.bfloat16))
+def test_it_is_right_in_bfloat16_too(monkeypatch, three_threads, name):
+    always(monkeypatch, name)
+    decoder = fast(small_model(seed=1, dtype=torch.float32))
+    for rows in (1, 2):
+        script = [New(rows), Feed(5), Feed(1), Feed(1), Feed(4)]
+        assert replay(decoder, script, torch.bfloat16).problem is None
 
 
 @pytest.mark.parametrize("name", ["by rows", "by columns, one thread", "in parts"])

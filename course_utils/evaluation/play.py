@@ -1,0 +1,227 @@
+"""Playing a script: what a model returns, beside what is right (notebook 05).
+
+Shapes: B batch, Q new tokens, T tokens so far, V vocab_size.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from numbers import Number
+
+import torch
+from torch import Tensor, nn
+
+from .differences import Difference
+from .model import max_seq_len, on_device, uncached
+from .precise import refusing_nan
+from .steps import Feed, Generate, New, Reorder, RollBack, Step, Uncached
+
+NEARLY_GREEDY = 1e-8
+NO_ERROR = "no error was raised; expected one that says the sequence is too long"
+
+
+class Expected:
+    """Uncached logits of a model that does nothing else; remembered, as scripts share texts."""
+
+    MOST = 32
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+        self.known: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        """Logits (B, T, V) of ids (B, T)."""
+        for place, (longer, logits) in enumerate(self.known):
+            same_rows = longer.size(0) == ids.size(0) and longer.size(1) >= ids.size(1)
+            if same_rows and torch.equal(longer[:, : ids.size(1)], ids):
+                self.known.insert(0, self.known.pop(place))
+                return logits[:, : ids.size(1)]
+        logits = uncached(self.model, ids)
+        self.known = [(ids, logits), *self.known[: self.MOST]]
+        return logits
+
+
+@dataclass
+class Story:
+    """What a cache should hold: token ids (B, T), the first `padding[i]` of row i meaningless."""
+
+    ids: Tensor
+    padding: tuple[int, ...]
+
+
+@dataclass
+class Answer:
+    """Logits that a step returned, for the tokens of `story` from column `start` on."""
+
+    step: int
+    logits: Tensor
+    story: Story
+    start: int
+
+    def parts(self) -> Iterator[tuple[int, Tensor, int, Tensor]]:
+        """First row, ids (B, T), first position and logits (B, Q, V) of what can be compared.
+
+        All rows at once, or one by one where they have padding, without it.
+        """
+        ids, padding = self.story.ids, self.story.padding
+        if not any(padding):
+            yield 0, ids, self.start, self.logits
+            return
+        for row, pad in enumerate(padding):
+            skipped = max(pad - self.start, 0)
+            logits = self.logits[row : row + 1, skipped:]
+            if logits.size(1):
+                yield row, ids[row : row + 1, pad:], self.start + skipped - pad, logits
+
+
+@dataclass
+class Outcome:
+    """What came of a script. `problem` is None if all was right, `step` the first wrong one.
+
+    `error` is what ended it, if something did; an answer may have been wrong before that.
+    """
+
+    problem: str | None = None
+    step: int = 0
+    difference: Difference | None = None
+    error: Exception | None = None
+    heard: list[Tensor] = field(default_factory=list, repr=False)
+
+    def __str__(self) -> str:
+        """What was wrong, in a few words."""
+        found = self.difference
+        if found is None:
+            return self.problem or "right"
+        size = "NaN or infinity" if math.isinf(found.error) else f"{found.error:.3g}"
+        row = f" of row {found.row}" if found.row else ""
+        return f"wrong from position {found.position}{row} on, by {size}"
+
+    def wrong(self, step: int, problem: str, difference: Difference | None = None) -> None:
+        self.step, self.problem, self.difference = step, problem, difference
+
+
+class Play:
+    """One run of a script on a model, which is used up by it, as is its `twin`."""
+
+    def __init__(self, model: nn.Module, texts: Tensor, twin: nn.Module | None = None):
+        self.model, self.twin = model, twin
+        self.models: dict[str, nn.Module] = {}
+        self.texts = on_device(texts, model)
+        self.room = max_seq_len(model)
+        self.caches: dict[str, object] = {}
+        self.stories: dict[str, Story] = {}
+        self.answers: list[Answer] = []
+        self.said: Tensor | None = None
+        self.generations: list[tuple[int, Generate, Tensor, Tensor]] = []
+
+    def ahead(self, step: Feed) -> Tensor:
+        """The tokens (B, Q) that `step` feeds: those of its text at the next positions."""
+        story = self.stories[step.cache]
+        start = story.ids.size(1)
+        return self.texts[step.text, : story.ids.size(0), start : start + step.tokens]
+
+    @torch.no_grad()
+    def take(self, number: int, step: Step) -> None:
+        """Do one step. Raises what the model raises, ValueError for logits of another shape."""
+        match step:
+            case New():
+                self.begin(step)
+            case Feed():
+                self.feed(number, step)
+            case RollBack():
+                self.change(step.cache, "truncate", step.length)
+                story = self.stories[step.cache]
+                self.stories[step.cache] = Story(story.ids[:, : step.length], story.padding)
+            case Reorder():
+                rows = on_device(torch.tensor(step.rows), self.model)
+                self.change(step.cache, "reorder", rows)
+                story = self.stories[step.cache]
+                padding = tuple(story.padding[row] for row in step.rows)
+                self.stories[step.cache] = Story(story.ids[rows], padding)
+            case Uncached():
+                ids = self.beginning(step)
+                if step.tokens > self.room:
+                    return refused(lambda: uncached(self.model, ids))
+                story = Story(ids, (0,) * step.rows)
+                self.answers.append(Answer(number, uncached(self.model, ids), story, 0))
+            case Generate():
+                prompt = self.prompt(step)
+                self.said = generated(self.model, prompt, step)
+                self.generations.append((number, step, prompt, self.said))
+
+    def prompt(self, step: Generate) -> Tensor:
+        ids = self.beginning(step)
+        return torch.cat([self.said, ids], dim=1) if step.goes_on else ids
+
+    def beginning(self, step: Uncached | Generate) -> Tensor:
+        return self.texts[step.text, : step.rows, : step.tokens]
+
+    def begin(self, step: New) -> None:
+        padding = step.padding or (0,) * step.rows
+        model = self.models[step.cache] = self.twin if step.twin else self.model
+        self.stories[step.cache] = Story(self.texts[0, : step.rows, :0], padding)
+        self.caches[step.cache] = None
+        if step.padding:
+            columns = on_device(torch.tensor(padding), self.model)
+            self.caches[step.cache] = model.padded_cache(columns)
+
+    def feed(self, number: int, step: Feed) -> None:
+        ids, story = self.ahead(step), self.stories[step.cache]
+        model = self.models[step.cache]
+        start = story.ids.size(1)
+        if start + step.tokens > self.room:
+            cached = {"past_kv": self.caches[step.cache], "use_cache": True}
+            return refused(lambda: model(ids, **cached))
+        logits, cache = model(ids, past_kv=self.caches[step.cache], use_cache=True)
+        if logits.shape[:2] != ids.shape:
+            raise ValueError(
+                f"feeding {step.tokens} tokens gave logits for {tuple(logits.shape[:2])} "
+                f"(batch, seq_len), expected {tuple(ids.shape)}: only the new tokens go in, "
+                "and only theirs come out"
+            )
+        self.caches[step.cache] = cache
+        story.ids = torch.cat([story.ids, ids], dim=1)
+        self.answers.append(Answer(number, logits, story, start))
+
+    def change(self, cache: str, method: str, argument: object) -> None:
+        """Call `truncate` or `reorder`; one that returns a new cache is taken at its word.
+
+        NotImplementedError says that this is not offered; the script ends before it.
+        """
+        try:
+            result = getattr(self.caches[cache], method)(argument)
+        except NotImplementedError:
+            raise StopIteration from None
+        if result is not None and not isinstance(result, Number):
+            self.caches[cache] = result
+
+
+class NotRefused(ValueError):
+    """Tokens went in where there was no room for them; `result` is what came out."""
+
+    def __init__(self, result: object):
+        super().__init__(NO_ERROR)
+        self.result = result
+
+
+def refused(call: Callable[[], object]) -> None:
+    """Any error is right where there is no room, and it ends the script: raises StopIteration."""
+    try:
+        result = call()
+    except Exception:
+        raise StopIteration from None
+    raise NotRefused(result)
+
+
+def generated(model: nn.Module, ids: Tensor, step: Generate) -> Tensor:
+    """What `generate` returns; drawn from a fixed seed, or so cold that it is greedy."""
+    how = {"temperature": 1.0 if step.sampled else NEARLY_GREEDY, "use_cache": step.use_cache}
+    generator = torch.Generator(ids.device).manual_seed(step.tokens)
+    with torch.random.fork_rng(), refusing_nan(model):
+        torch.manual_seed(step.tokens)
+        try:
+            return model.generate(ids, step.new, **how, generator=generator)
+        except TypeError as error:
+            if "generator" not in str(error):
+                raise
+        return model.generate(ids, step.new, **how)

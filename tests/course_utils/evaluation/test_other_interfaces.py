@@ -1,0 +1,113 @@
+"""Models that are right and look a little different: none is accused, none crashes the judge."""
+
+import pytest
+import torch
+from helpers import SMALL, cases_for, small_model
+
+from course_utils.cache_bugs import diagnose
+from course_utils.evaluation import kv_evaluate
+from course_utils.kv_cache import GrowingCache
+from course_utils.transformer import DecoderOnlyTransformer
+
+
+class LogitsAlone(DecoderOnlyTransformer):
+    """Without a cache it returns no pair; its `generate` is greedy, and knows no generator."""
+
+    def forward(self, input_ids, past_kv=None, use_cache=False):
+        logits, past_kv = super().forward(input_ids, past_kv, use_cache)
+        return (logits, past_kv) if use_cache else logits
+
+    def generate(self, input_ids, max_new_tokens, temperature=1.0, use_cache=True):
+        for _ in range(max_new_tokens):
+            input_ids = torch.cat([input_ids, self(input_ids)[:, -1:].argmax(-1)], dim=1)
+        return input_ids
+
+
+class NoGenerate(DecoderOnlyTransformer):
+    def generate(self, *given, **options):
+        raise NotImplementedError
+
+
+class NoPadding(DecoderOnlyTransformer):
+    def padded_cache(self, padding):
+        raise NotImplementedError
+
+
+class AnotherSeed(DecoderOnlyTransformer):
+    """What is drawn depends on nothing that anybody gives it."""
+
+    calls = 0
+
+    def generate(self, *given, generator=None, **options):
+        type(self).calls += 1
+        own = torch.Generator().manual_seed(self.calls)
+        return super().generate(*given, generator=own, **options)
+
+
+class SaysHowMany(GrowingCache):
+    def truncate(self, length):
+        super().truncate(length)
+        return length
+
+
+class OneRowMore(GrowingCache):
+    """More rows than there were are not offered."""
+
+    def reorder(self, rows):
+        if len(rows) > self.batch_size:
+            raise NotImplementedError
+        super().reorder(rows)
+
+
+def with_cache(cache_class):
+    methods = {"new_cache": lambda model, batch_size: cache_class(model, batch_size)}
+    return type(f"With{cache_class.__name__}", (DecoderOnlyTransformer,), methods)
+
+
+def like(model_class, reference):
+    model = model_class(**SMALL, dropout=0.0).to(reference.dtype)
+    model.load_state_dict(reference.state_dict())
+    return model.eval()
+
+
+def not_judged(report):
+    return {result.name for result in report.others if result.not_judged}
+
+
+@pytest.mark.parametrize(
+    ("model_class", "names"),
+    [
+        (LogitsAlone, set()),
+        (NoGenerate, {"Generations"}),
+        (NoPadding, set()),
+        (AnotherSeed, {"Drawn tokens"}),
+        (with_cache(SaysHowMany), set()),
+        (with_cache(OneRowMore), set()),
+    ],
+)
+def test_it_is_right(model_class, names):
+    reference = small_model()
+    report = kv_evaluate(like(model_class, reference), cases_for(reference))
+    assert report.all_passed, report.problems
+    assert not_judged(report) == {"Prompts of different length"} | names
+
+
+class Greedy(DecoderOnlyTransformer):
+    """Draws without a cache, and takes the likeliest with one."""
+
+    def generate(self, input_ids, max_new_tokens, temperature=1.0, use_cache=True, **options):
+        temperature = 0 if use_cache else temperature
+        return super().generate(input_ids, max_new_tokens, temperature, use_cache, **options)
+
+
+def test_draws_are_compared_where_they_can_be():
+    report = kv_evaluate(like(Greedy, small_model()), [])
+    assert any("draw" in problem for problem in report.problems)
+
+
+def test_no_wrong_cache_is_named_if_only_the_stored_logits_are_wrong():
+    report = kv_evaluate(small_model(), cases_for(small_model(seed=5)))
+    assert not report.all_passed and report.smallest is None
+    diagnosis = diagnose(report)
+    assert (diagnosis.right, diagnosis.bug) == (False, None)
+    assert "stored logits" in diagnosis.message
