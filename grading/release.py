@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 from nbformat import NotebookNode
 
 from authoring.exercises import student_edition, without_marks
@@ -41,7 +42,8 @@ OF_THE_SAME_NAME_ONLY = {("benchmark", "token_times")}
 LISTS = ("pyproject.toml", "constraints.txt", "environment.yml")
 AS_THEY_ARE = ("course.py", "setup/course_setup.py", "setup/lab/overrides.json", *LISTS)
 DATA = ("model_state_dict.pt", "data/model_config.json")
-GPU_SWEEP = "benchmarks/gpu_sweep.csv"
+TABLES = ("benchmarks/gpu_sweep.csv", "data/cache_mutants.csv")  # what some notebooks read
+MUTANTS, THEIR_CODE = "data/cache_mutants.csv", "what"  # in this column one can read answers
 IMPORTS = {
     "attention": """
 import math
@@ -140,11 +142,14 @@ def _write(folder: Path, notebook: str) -> None:
     data = list(DATA)
     if "load_test_cases" in used.get("evaluation", ()):
         data.append("data/test_cases.json")
-    if any(GPU_SWEEP in cell.source for cell in exercises.cells):
-        data.append(GPU_SWEEP)
+    text = "".join(cell.source for cell in exercises.cells)
+    data += [table for table in TABLES if Path(table).name in text]
     for name in [*AS_THEY_ARE, *data]:
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(ROOT / name, folder / name)
+    if MUTANTS in data:
+        table = pd.read_csv(ROOT / MUTANTS).drop(columns=THEIR_CODE)
+        table.to_csv(folder / MUTANTS, index=False, lineterminator="\n")
     path = folder / "notebooks" / worked.name
     path.parent.mkdir()
     _keep_links_that_lead_somewhere(exercises, path)

@@ -2,14 +2,19 @@
 
 import itertools
 import logging
+import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError, FakeTensorMode
 
+from .model import changed
+
 PORTIONS = (3, 1, 2, 1)
 ELSEWHERE = "lazy:0"
+MIXED = re.compile("same device|different devices|device between")  # as PyTorch's operations say it
 
 
 class NotJudged(Exception):
@@ -18,36 +23,73 @@ class NotJudged(Exception):
 
 @torch.no_grad()
 def follows_its_device(model: nn.Module) -> None:
-    """Raise RuntimeError if a cached call brings together tensors of two devices.
+    """Raise RuntimeError if a use of the cache brings together tensors of two devices.
 
     The other device is one of PyTorch's that every machine has; the tensors on it are
     `FakeTensor`s, which know their shape and device and hold no numbers. Raises NotJudged for a
     model that looks at numbers, or that fails there for any other reason.
     """
     logging.getLogger(FakeTensorMode.__module__).setLevel(logging.CRITICAL)
-    tensors = itertools.chain(model.named_parameters(), model.named_buffers())
+    there = _There(model)
+    tensors = itertools.chain(there.named_parameters(), there.named_buffers())
     with FakeTensorMode(allow_non_fake_inputs=True):
         moved = {name: torch.empty(t.shape, dtype=t.dtype, device=ELSEWHERE) for name, t in tensors}
-
-        def run(ids: Tensor, **cached: Any) -> tuple[Tensor, Any]:
-            return torch.func.functional_call(model, moved, (ids,), cached)
-
-        room = model.pos_embedding.weight.size(0)
-        portions = PORTIONS if room >= sum(PORTIONS) else (1,) * room
-        ids = torch.empty(1, sum(portions), dtype=torch.long, device=ELSEWHERE)
-        try:
-            run(ids)
-        except Exception as error:
-            raise NotJudged(f"without a cache it fails there too ({_name(error)})") from None
-        past_kv = None
-        try:
-            for part in ids.split(portions, dim=1):
-                _, past_kv = run(part, past_kv=past_kv, use_cache=True)
-        except Exception as error:
-            if isinstance(error, FakeTensorDeviceMismatchError) or "same device" in str(error):
-                raise RuntimeError(f"a cached call mixes devices: {error}") from None
-            raise NotJudged(f"it cannot run where there are no numbers ({_name(error)})") from None
+        for use in (_without_cache, _fed, _rolled_back, _reordered, _padded):
+            try:
+                torch.func.functional_call(there, moved, (use,))
+            except Exception as error:
+                _complain(use, error)
 
 
-def _name(error: Exception) -> str:
-    return type(error).__name__
+def _complain(use: Callable[[nn.Module], object], error: Exception) -> None:
+    """Raise if devices were mixed, or if nothing can be tried there at all."""
+    name = type(error).__name__
+    if use is _without_cache:
+        raise NotJudged(f"without a cache it fails there too ({name})") from None
+    if isinstance(error, FakeTensorDeviceMismatchError) or MIXED.search(str(error)):
+        raise RuntimeError(f"a cached call mixes devices: {error}") from None
+    if use is _fed:
+        raise NotJudged(f"it cannot run where there are no numbers ({name})") from None
+
+
+class _There(nn.Module):
+    """Uses a model while `functional_call` has put its parameters on another device."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, use: Callable[[nn.Module], object]) -> object:
+        return use(self.model)
+
+
+def _ids(model: nn.Module, tokens: int, rows: int = 1) -> Tensor:
+    room = model.pos_embedding.weight.size(0)
+    return torch.zeros(rows, min(tokens, room), dtype=torch.long, device=ELSEWHERE)
+
+
+def _without_cache(model: nn.Module) -> None:
+    model(_ids(model, sum(PORTIONS)))
+
+
+def _fed(model: nn.Module, portions: tuple[int, ...] = PORTIONS, past_kv: Any = None) -> Any:
+    room = model.pos_embedding.weight.size(0)
+    for tokens in portions if room >= sum(portions) else (1,) * room:
+        _, past_kv = model(_ids(model, tokens), past_kv=past_kv, use_cache=True)
+    return past_kv
+
+
+def _rolled_back(model: nn.Module) -> None:
+    _fed(model, (1, 2), changed(_fed(model, (3, 1)), "truncate", 2))
+
+
+def _reordered(model: nn.Module) -> None:
+    rows = torch.zeros(2, dtype=torch.long, device=ELSEWHERE)
+    past_kv = changed(_fed(model, (3, 1)), "reorder", rows)
+    model(_ids(model, 1, rows=2), past_kv=past_kv, use_cache=True)
+
+
+def _padded(model: nn.Module) -> None:
+    past_kv = model.padded_cache(torch.zeros(2, dtype=torch.long, device=ELSEWHERE))
+    for tokens in PORTIONS:
+        _, past_kv = model(_ids(model, tokens, rows=2), past_kv=past_kv, use_cache=True)

@@ -5,6 +5,8 @@ Shapes: B batch, T tokens, V vocab_size.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Number
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +39,12 @@ def in_portions(model: nn.Module, input_ids: Tensor, portions: Sequence[int]) ->
         part, past_kv = model(portion, past_kv=past_kv, use_cache=True)
         logits.append(part)
     return torch.cat(logits, dim=1)
+
+
+def changed(cache: Any, method: str, argument: object) -> Any:
+    """The cache after `truncate` or `reorder`: the same, or the new one that was returned."""
+    result = getattr(cache, method)(argument)
+    return cache if result is None or isinstance(result, Number) else result
 
 
 @dataclass(frozen=True)

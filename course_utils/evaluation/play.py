@@ -6,13 +6,12 @@ Shapes: B batch, Q new tokens, T tokens so far, V vocab_size.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from numbers import Number
 
 import torch
 from torch import Tensor, nn
 
 from .differences import Difference
-from .model import max_seq_len, on_device, uncached
+from .model import changed, max_seq_len, on_device, uncached
 from .precise import refusing_nan
 from .steps import Feed, Generate, New, Reorder, RollBack, Step, Uncached
 
@@ -184,16 +183,11 @@ class Play:
         self.answers.append(Answer(number, logits, story, start))
 
     def change(self, cache: str, method: str, argument: object) -> None:
-        """Call `truncate` or `reorder`; one that returns a new cache is taken at its word.
-
-        NotImplementedError says that this is not offered; the script ends before it.
-        """
+        """Call `truncate` or `reorder`, if it is offered; the script ends before it, if not."""
         try:
-            result = getattr(self.caches[cache], method)(argument)
+            self.caches[cache] = changed(self.caches[cache], method, argument)
         except NotImplementedError:
             raise StopIteration from None
-        if result is not None and not isinstance(result, Number):
-            self.caches[cache] = result
 
 
 class NotRefused(ValueError):
@@ -214,14 +208,19 @@ def refused(call: Callable[[], object]) -> None:
 
 
 def generated(model: nn.Module, ids: Tensor, step: Generate) -> Tensor:
-    """What `generate` returns; drawn from a fixed seed, or so cold that it is greedy."""
+    """What `generate` returns; drawn from a fixed seed, or so cold that it is greedy.
+
+    A `generate` that takes no generator draws from PyTorch's own, which has the seed, too.
+    """
     how = {"temperature": 1.0 if step.sampled else NEARLY_GREEDY, "use_cache": step.use_cache}
-    generator = torch.Generator(ids.device).manual_seed(step.tokens)
+    if step.sampled:
+        how["generator"] = torch.Generator(ids.device).manual_seed(step.tokens)
     with torch.random.fork_rng(), refusing_nan(model):
         torch.manual_seed(step.tokens)
         try:
-            return model.generate(ids, step.new, **how, generator=generator)
+            return model.generate(ids, step.new, **how)
         except TypeError as error:
-            if "generator" not in str(error):
+            if "generator" not in how or "generator" not in str(error):
                 raise
+        del how["generator"]
         return model.generate(ids, step.new, **how)

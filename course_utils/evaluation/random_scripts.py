@@ -31,7 +31,7 @@ class Repeatable(HypothesisProvider):
         return None
 
 
-AVAILABLE_PROVIDERS["repeatable"] = f"{__name__}.Repeatable"
+AVAILABLE_PROVIDERS["repeatable"] = Repeatable
 
 
 def kinds(offers: Offers) -> list[str]:

@@ -37,6 +37,7 @@ SLOW = {
     "04": {"cell-35", "cell-36", "preallocated-words"},
     "05": {
         *("cell-41", "cell-43", "cell-45", "cell-46", "cell-48", "cell-50", "cell-52"),
+        *("three-readers", "one-mutant"),
         *("patient-2-picture", "patient-3-picture", "patient-4-picture", "hospital-diagnoses"),
     },
 }

@@ -19,9 +19,12 @@ from torch import nn
 from course_utils.evaluation import kv_evaluate
 from course_utils.transformer import DecoderOnlyTransformer
 
+# With two layers, "all but the last" would be the first.
+SHAPE = SMALL | {"num_layers": 3}
+
 
 def like(reference: nn.Module, model_class: type[nn.Module]) -> nn.Module:
-    model = model_class(**SMALL, dropout=0.0).to(reference.dtype)
+    model = model_class(**SHAPE, dropout=0.0).to(reference.dtype)
     model.load_state_dict(reference.state_dict())
     return model.eval()
 
@@ -81,7 +84,7 @@ def loaded(name: str, source: str) -> ModuleType:
 def verdict(cache: RightCache, source: str, seeds: int = 1) -> tuple[str, str]:
     """What is said of a cache with this source, and the first problem."""
     for seed in range(seeds):
-        reference, word = small_model(seed=seed, dtype=torch.float32), "does not load"
+        reference, word = small_model(seed=seed, dtype=torch.float32, **SHAPE), "does not load"
         try:
             model, word = cache.model_of(loaded(cache.module, source), reference), "refused"
             report = kv_evaluate(model, cases_for(reference), stop=True)

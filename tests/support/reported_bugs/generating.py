@@ -219,8 +219,8 @@ class GenerateLosesTheFirstToken(Loop):
     Reported: a server, nod-ai/amd-shark-ai#338.
     """
 
-    def loop(self, ids, steps, temperature):
+    def loop(self, ids, steps, *how, **options):
         prompt = ids.size(1)
         spare = int(steps > 0 and prompt + steps < self.max_seq_len)
-        found = super().loop(ids, steps + spare, temperature)
+        found = super().loop(ids, steps + spare, *how, **options)
         return torch.cat([found[:, :prompt], found[:, prompt + spare :]], dim=1)

@@ -103,18 +103,18 @@ class Loop(DecoderOnlyTransformer):
     """Generates in a loop of its own."""
 
     def generate(self, input_ids, max_new_tokens, temperature=1.0, use_cache=True, **options):
-        if not use_cache or options:
+        if not use_cache or set(options) - {"generator"}:
             return super().generate(input_ids, max_new_tokens, temperature, use_cache, **options)
         check_request(self, input_ids, max_new_tokens, temperature)
-        return self.loop(input_ids, max_new_tokens, temperature)
+        return self.loop(input_ids, max_new_tokens, temperature, **options)
 
     @torch.no_grad()
-    def loop(self, ids, steps, temperature):
+    def loop(self, ids, steps, temperature, generator=None):
         prompt = ids
         new, cache = self.begin(ids, steps)
         for _ in range(steps):
             logits, cache = self(new, past_kv=cache, use_cache=True)
-            token = next_token(logits[:, -1], temperature)[:, None]
+            token = next_token(logits[:, -1], temperature, generator=generator)[:, None]
             ids = torch.cat([ids, token], dim=1)
             new, cache = self.next_input(token, logits, cache, ids, prompt)
         self.end(ids, cache)

@@ -1,0 +1,121 @@
+"""Which small mistakes in a right cache does `kv_evaluate` refuse?
+
+    python benchmarks/cache_mutants.py [--files kv_cache left_padding paged_cache fast_decode]
+        [--number N] [--seeds 1] [--out cache_mutants.csv] [--fresh]
+
+Changes the classes that hold the course's caches in one place at a time (`tests/support/mutants.py`
+says how), and asks `kv_evaluate` about a small random model, or more (`--seeds`), with each of the
+changed caches. What takes ten times as long as the right cache is stopped. All of it takes hours.
+
+After each mutant one row goes to the CSV. Started again, it goes on where it stopped; after a
+change of a cache or of `kv_evaluate`, use --fresh. At the end come the scores, and what was
+accepted, to be looked at: some changes make no difference in any use, or none that a model shows.
+"""
+
+import argparse
+import contextlib
+import logging
+import multiprocessing
+import sys
+import time
+import warnings
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+# Before this file's folder.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
+
+from mutants import Mutant, sample
+from mutated_caches import CACHES, verdict
+
+COLUMNS = "file line what verdict problem seconds".split()
+TIMES_AS_LONG, AND_SECONDS, FOR_THE_RIGHT_ONE = 10, 20, 900
+
+
+def answer(pipe: Connection) -> None:
+    """Judge what comes through the pipe, in a process of its own, until it is closed."""
+    warnings.simplefilter("ignore")
+    logging.disable()
+    torch.set_num_threads(1)
+    with contextlib.suppress(EOFError):
+        pipe.send("ready")
+        while True:
+            number, source, seeds = pipe.recv()
+            pipe.send(verdict(CACHES[number], source, seeds))
+
+
+class Judge:
+    """A process that judges one source after the other, and is replaced when it does not end."""
+
+    def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, there = context.Pipe()
+        self.process = context.Process(target=answer, args=(there,), daemon=True)
+        self.process.start()
+        there.close()
+        self.pipe.recv()
+
+    def __call__(self, number: int, source: str, seeds: int, limit: float) -> tuple[str, str]:
+        self.pipe.send((number, source, seeds))
+        try:
+            if self.pipe.poll(limit):
+                return self.pipe.recv()
+            found = "no end", f"stopped after {limit:.0f} seconds"
+        except (EOFError, ConnectionError):
+            found = "refused", "the process died"
+        self.process.kill()
+        self.start()
+        return found
+
+
+def judge_all(number: int, left: list[Mutant], seeds: int, out: Path) -> None:
+    """Judge a cache as it is, which must be accepted, and then its mutants."""
+    cache, judge, start = CACHES[number], Judge(), time.monotonic()
+    found = judge(number, cache.source, seeds, FOR_THE_RIGHT_ONE)
+    if found[0] != "accepted":
+        return print(f"{cache.file} as it is, and so not its mutants: {': '.join(found)}")
+    limit = TIMES_AS_LONG * (time.monotonic() - start) + AND_SECONDS
+    for mutant in left:
+        start = time.monotonic()
+        word, problem = judge(number, mutant.source, seeds, limit)
+        row = [cache.file, mutant.line, mutant.what, word, " ".join(problem.split())[:160]]
+        row.append(round(time.monotonic() - start, 2))
+        pd.DataFrame([row]).to_csv(out, mode="a", header=False, index=False)
+        print(f"{cache.file}, {mutant.what}: {word}", flush=True)
+
+
+def main() -> None:
+    files = list(dict.fromkeys(cache.file for cache in CACHES))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--files", nargs="+", choices=files, default=files)
+    parser.add_argument("--number", type=int, default=10**9, help="so many of each cache")
+    parser.add_argument("--seeds", type=int, default=1, help="random models for each")
+    parser.add_argument("--out", type=Path, default=Path("cache_mutants.csv"))
+    parser.add_argument("--fresh", action="store_true", help="forget what is in the CSV")
+    options = parser.parse_args()
+    if options.fresh or not options.out.exists():
+        pd.DataFrame(columns=COLUMNS).to_csv(options.out, index=False)
+    for number, cache in enumerate(CACHES):
+        if cache.file in options.files:
+            found = sample(cache.mutants(), options.number)
+            table = pd.read_csv(options.out)
+            done = set(table["what"][table["file"] == cache.file])
+            if left := [mutant for mutant in found if mutant.what not in done]:
+                judge_all(number, left, options.seeds, options.out)
+    table = pd.read_csv(options.out)
+    counts = table.groupby(["file", "verdict"], sort=False).size().unstack(fill_value=0)
+    refused = (table["verdict"] != "accepted").groupby(table["file"], sort=False).mean()
+    print(counts.assign(score=(100 * refused).round(1)).to_string())
+    for _, row in table[table["verdict"] == "accepted"].iterrows():
+        print(f"accepted: {row['file']}, {row['what']}")
+
+
+if __name__ == "__main__":
+    main()
