@@ -3,6 +3,7 @@
 import itertools
 import logging
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +33,8 @@ def follows_its_device(model: nn.Module) -> None:
     logging.getLogger(FakeTensorMode.__module__).setLevel(logging.CRITICAL)
     there = _There(model)
     tensors = itertools.chain(there.named_parameters(), there.named_buffers())
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with warnings.catch_warnings(), FakeTensorMode(allow_non_fake_inputs=True):
+        warnings.simplefilter("ignore")
         moved = {name: torch.empty(t.shape, dtype=t.dtype, device=ELSEWHERE) for name, t in tensors}
         for use in (_without_cache, _fed, _rolled_back, _reordered, _padded):
             try:

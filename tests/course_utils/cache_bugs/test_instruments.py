@@ -27,7 +27,7 @@ UNSEEN = {
 def test_notebook_05_says_what_each_probe_feeds():
     notebook = nbformat.read(ROOT / "notebooks" / "05_is_it_right.ipynb", as_version=4)
     (table,) = re.findall(
-        r"^\| way \|.*\n\|---\|---\|\n((?:\|.*\n)+)",
+        r"^\| script \|.*\n\|---\|---\|\n((?:\|.*\n)+)",
         "\n".join(cell.source for cell in notebook.cells),
         re.M,
     )
