@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .differences import first_difference
 from .model import max_seq_len, on_device, uncached, vocab_size
-from .play import Answer, Expected, NotRefused, Outcome, Play, generated
+from .play import Answer, Expected, NotOffered, NotRefused, Outcome, Play, generated
 from .precise import copied, precise_copy, refuse_missing_rows, state
 from .steps import Generate, Script
 from .texts import texts
@@ -61,6 +61,9 @@ class Lane:
             try:
                 play.take(number, step)
             except StopIteration:
+                break
+            except NotOffered:
+                outcome.offered = False
                 break
             except NotRefused as error:
                 outcome = Outcome(explain(error), number)

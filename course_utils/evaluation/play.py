@@ -6,6 +6,7 @@ Shapes: B batch, Q new tokens, T tokens so far, V vocab_size.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,13 +78,15 @@ class Answer:
 class Outcome:
     """What came of a script. `problem` is None if all was right, `step` the first wrong one.
 
-    `error` is what ended it, if something did; an answer may have been wrong before that.
+    `error` is what ended it, if something did; an answer may have been wrong before that. Not
+    `offered` is one that could not be played to its end.
     """
 
     problem: str | None = None
     step: int = 0
     difference: Difference | None = None
     error: Exception | None = None
+    offered: bool = True
     heard: list[Tensor] = field(default_factory=list, repr=False)
 
     def __str__(self) -> str:
@@ -145,7 +148,9 @@ class Play:
                 self.answers.append(Answer(number, uncached(self.model, ids), story, 0))
             case Generate():
                 prompt = self.prompt(step)
-                self.said = generated(self.model, prompt, step)
+                self.said = only_if_offered(
+                    step.rows > 1, lambda: generated(self.model, prompt, step)
+                )
                 self.generations.append((number, step, prompt, self.said))
 
     def prompt(self, step: Generate) -> Tensor:
@@ -171,7 +176,10 @@ class Play:
         if start + step.tokens > self.room:
             cached = {"past_kv": self.caches[step.cache], "use_cache": True}
             return refused(lambda: model(ids, **cached))
-        logits, cache = model(ids, past_kv=self.caches[step.cache], use_cache=True)
+        logits, cache = only_if_offered(
+            len(ids) > 1 and start == 0,
+            lambda: model(ids, past_kv=self.caches[step.cache], use_cache=True),
+        )
         if logits.shape[:2] != ids.shape:
             raise ValueError(
                 f"feeding {step.tokens} tokens gave logits for {tuple(logits.shape[:2])} "
@@ -183,11 +191,26 @@ class Play:
         self.answers.append(Answer(number, logits, story, start))
 
     def change(self, cache: str, method: str, argument: object) -> None:
-        """Call `truncate` or `reorder`, if it is offered; the script ends before it, if not."""
-        try:
-            self.caches[cache] = changed(self.caches[cache], method, argument)
-        except NotImplementedError:
-            raise StopIteration from None
+        """Call `truncate` or `reorder`."""
+        old = self.caches[cache]
+        self.caches[cache] = only_if_offered(True, lambda: changed(old, method, argument))
+
+
+class NotOffered(Exception):
+    """A cache says, by NotImplementedError, that it has no such rollback, order or number of rows.
+
+    The script ends before it.
+    """
+
+
+def only_if_offered(may_be_left_out: bool, call: Callable[[], Any]) -> Any:
+    """What the call returns. Raises NotOffered if it may be left out and is."""
+    try:
+        return call()
+    except NotImplementedError:
+        if may_be_left_out:
+            raise NotOffered from None
+        raise
 
 
 class NotRefused(ValueError):

@@ -17,6 +17,7 @@ LONG_BLOCKS = (500, 512, 640, 768, 896, 1000, 1024, 1280, 1536, 2000, 2048, 4096
 ENDS = ((2, 0), (4, 0), (8, 0), (16, 3), (1, 0), (2, 1), (3, 0), (4, 2), (5, 0), (7, 1), (12, 0))
 ORDERS = ((2, 0, 1), (2, 2, 0), (1, 0), (0, 0), (1, 1), (0,), (1,), (0, 1, 2, 0), (1, 2))
 PADDINGS = ((4, (0, 3)), (8, (0, 3, 5)), (8, (7, 0)), (9, (2, 2, 0, 8)), (5, (0, 0)))
+CHUNKS = ((5, 64), (10, 129), (3, 300), (200, 600))
 BEAMS, BEAM_STEPS = ((2, 0, 1), (1, 1, 0), (0, 2, 2)), 60
 LONG = 400
 
@@ -90,7 +91,8 @@ def filled(room: int, generate: bool, thorough: bool = False) -> dict[str, Scrip
 
 
 def around_blocks(room: int, thorough: bool = False) -> Iterator[Script]:
-    """Prefills that end with a block or beside it, chunks across its end, single tokens across."""
+    """Prefills that end with a block or beside it, chunks across its end, single tokens, long
+    chunks."""
     blocks = range(2, room) if room <= 64 or thorough else (*BLOCKS, *LONG_BLOCKS)
     for block in blocks:
         ways = [(block, 1, 1), (max(block - 6, 1), 12)]
@@ -98,7 +100,8 @@ def around_blocks(room: int, thorough: bool = False) -> Iterator[Script]:
             ways.append((block - 1, 2, 1))
         yield from (feeds(*portions) for portions in ways if sum(portions) <= room)
     yield feeds(*staircase(room))
-    yield feeds(*(1,) * (room if thorough else min(room, 130)))
+    yield from (feeds(*portions, 1, 1) for portions in CHUNKS if sum(portions) + 2 <= room)
+    yield feeds(*(1,) * (room if thorough else min(room, 270)))
 
 
 def rolled_back(room: int) -> Iterator[Script]:
@@ -203,6 +206,8 @@ def generations(room: int) -> Iterator[Script]:
         yield [New(), Feed(4), Generate(3, 4, 1), Feed(1), Feed(2)]
         yield [Generate(most, new), New(), Feed(6), Feed(1)]
         yield [Generate(most, new), Generate(most, new, 3), Generate(most - 2, new, 1)]
+    if room > 40:
+        yield [Generate(3, min(room - 3, 90))]
     if room > 20:
         turns = [Generate(3, 3), Generate(2, 3, 1, goes_on=True), Generate(1, 3, 2, goes_on=True)]
         yield turns

@@ -18,6 +18,7 @@ FIRST_LOOK = feeds(3, 1, 2)
 FIRST_USES = (feeds(1), feeds(1, 1), feeds(1, 2), feeds(2, 1, 1), FIRST_LOOK)
 MOST_REDUCTIONS = 100
 DRAWS, RUNS = 12, 4
+NOT_OFFERED = "it is not offered (NotImplementedError)"
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,12 @@ class Trial:
         """Play scripts, named or not, and note in `result` what was wrong."""
         named = scripts.items() if isinstance(scripts, dict) else ((None, s) for s in scripts)
         for name, script in named:
-            result.checks += 1
             outcome = self.play(lane or self.main, script, given)
+            result.checks += outcome.offered or bool(outcome.heard)
             if outcome.problem is not None:
                 result.problems.append(f"{name or words(script)}: {outcome.problem}")
+        if result.checks == 0:
+            result.not_judged = NOT_OFFERED
         return result
 
     def draw(self, result: Result, lane: Lane, number: int, seed: int, most: int) -> Result:

@@ -59,6 +59,15 @@ class OneRowMore(GrowingCache):
         super().reorder(rows)
 
 
+class OneRow(GrowingCache):
+    """Several rows are not offered."""
+
+    def __init__(self, model, batch_size):
+        if batch_size > 1:
+            raise NotImplementedError
+        super().__init__(model, batch_size)
+
+
 def with_cache(cache_class):
     methods = {"new_cache": lambda model, batch_size: cache_class(model, batch_size)}
     return type(f"With{cache_class.__name__}", (DecoderOnlyTransformer,), methods)
@@ -90,6 +99,27 @@ def test_it_is_right(model_class, names):
     report = kv_evaluate(like(model_class, reference), cases_for(reference))
     assert report.all_passed, report.problems
     assert not_judged(report) == {"Prompts of different length"} | names
+
+
+def test_what_has_one_row_only_is_judged_by_it():
+    reference = small_model()
+    report = kv_evaluate(like(with_cache(OneRow), reference), cases_for(reference))
+    assert report.all_passed, report.problems
+    whole = kv_evaluate(reference, cases_for(reference))
+    counts = [result.checks for result in report.cases + report.others]
+    most = [result.checks for result in whole.cases + whole.others]
+    assert all(some <= more for some, more in zip(counts, most, strict=True))
+    assert sum(counts) < 0.8 * sum(most)
+
+
+class NeverWritten(DecoderOnlyTransformer):
+    def new_cache(self, batch_size):
+        raise NotImplementedError
+
+
+def test_what_offers_nothing_has_not_passed():
+    report = kv_evaluate(like(NeverWritten, small_model()), [])
+    assert not report.all_passed and "NotImplementedError" in report.problems[0]
 
 
 class Greedy(DecoderOnlyTransformer):
