@@ -3,12 +3,12 @@
 import itertools
 import logging
 import re
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._functorch import config as functorch
 from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError, FakeTensorMode
 
 from .model import changed
@@ -28,13 +28,13 @@ def follows_its_device(model: nn.Module) -> None:
 
     The other device is one of PyTorch's that every machine has; the tensors on it are
     `FakeTensor`s, which know their shape and device and hold no numbers. Raises NotJudged for a
-    model that looks at numbers, or that fails there for any other reason.
+    model that looks at numbers or addresses, or that fails there for any other reason.
     """
     logging.getLogger(FakeTensorMode.__module__).setLevel(logging.CRITICAL)
     there = _There(model)
     tensors = itertools.chain(there.named_parameters(), there.named_buffers())
-    with warnings.catch_warnings(), FakeTensorMode(allow_non_fake_inputs=True):
-        warnings.simplefilter("ignore")
+    no_addresses = functorch.patch(fake_tensor_allow_unsafe_data_ptr_access=False)
+    with no_addresses, FakeTensorMode(allow_non_fake_inputs=True):
         moved = {name: torch.empty(t.shape, dtype=t.dtype, device=ELSEWHERE) for name, t in tensors}
         for use in (_without_cache, _fed, _rolled_back, _reordered, _padded):
             try:

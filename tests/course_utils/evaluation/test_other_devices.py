@@ -51,6 +51,11 @@ class LooksByNumpy(Looks):
         ids.cpu().numpy()
 
 
+class LooksAtAddresses(Looks):
+    def look(self, ids):
+        ids.data_ptr()
+
+
 class CountsOnTheCpu(DecoderOnlyTransformer):
     def embed(self, input_ids, start=0):
         device = None if start else input_ids.device
@@ -108,7 +113,9 @@ def test_what_follows_its_model_is_right(model_class):
     follows_its_device(small_model(model_class))
 
 
-@pytest.mark.parametrize("model_class", [LooksAtAList, LooksThroughAMask, LooksByNumpy])
+@pytest.mark.parametrize(
+    "model_class", [LooksAtAList, LooksThroughAMask, LooksByNumpy, LooksAtAddresses]
+)
 def test_what_looks_at_numbers_is_not_judged(model_class, capfd):
     with pytest.raises(NotJudged, match="cannot run where there are no numbers"):
         follows_its_device(small_model(model_class))
