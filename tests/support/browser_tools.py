@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -127,8 +128,15 @@ class Lab:
 
     def close_notebooks(self) -> None:
         """End every kernel, so that none takes memory from the next notebook."""
-        for session in self.request("sessions"):
-            self.request(f"sessions/{session['id']}", "DELETE")
+        end = time.monotonic() + 20
+        while sessions := self.request("sessions"):
+            try:
+                for session in sessions:
+                    self.request(f"sessions/{session['id']}", "DELETE")
+            except urllib.error.HTTPError:  # as long as the server restarts a dead kernel
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.5)
 
     def press_ctrl_c_twice(self) -> int:
         """The status with which the server ends, at most 20 s later."""
