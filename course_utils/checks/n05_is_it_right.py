@@ -22,8 +22,8 @@ def check_report(report: Report) -> None:
 @verdict
 def check_cured(model_class: type[nn.Module]) -> str:
     """Notebook 05, exercises 1 to 4. Returns a verdict, or raises AssertionError: a diagnosis."""
-    reference = tiny_model(max_seq_len=24)
-    model = model_class(20, 12, 24, 2, 24, num_heads=3, dropout=0.0).eval()
+    reference = tiny_model(max_seq_len=64)
+    model = model_class(20, 12, 24, 2, 64, num_heads=3, dropout=0.0).eval()
     load_weights(model, reference)
     hint = _seen_in_the_cache(copy.deepcopy(model))
     diagnosis = diagnose(model, reference)

@@ -31,7 +31,7 @@ PARTS += (ast.keyword, ast.comprehension, ast.withitem)
 
 @dataclass(frozen=True)
 class Site:
-    """A node and where it stands: in `owner.field`, or as number `index` of that list.
+    """A node and where it is: in `owner.field`, or as number `index` of that list.
 
     `names` are those of the functions around it, `attributes` those of self in its class, called
     ones and others apart; all in the order in which they come up.
