@@ -5,7 +5,8 @@
 
 Changes the classes that hold the course's caches in one place at a time (`tests/support/mutants.py`
 says how), and asks `kv_evaluate` about a small random model, or more (`--seeds`), with each of the
-changed caches. What takes ten times as long as the right cache is stopped. All of it takes half an hour.
+changed caches. What takes ten times as long as the right cache is stopped. All of it takes half an
+hour.
 
 After each mutant one row goes to the CSV. Started again, it goes on where it stopped; after a
 change of a cache or of `kv_evaluate`, use --fresh. At the end come the scores, and what was

@@ -134,7 +134,10 @@ class Trial:
             return outcome.problem is not None
 
         script = reduced(played.script, fails, lane.room, MOST_REDUCTIONS)
-        return Failure(script, lane.name if lane is not self.main else "", seen[repr(script)])
+        in_main = self.play(self.main, script)
+        if in_main.problem is not None:
+            return Failure(script, "", in_main)
+        return Failure(script, lane.name, seen[repr(script)])
 
 
 def repeats_draws(lane: Lane) -> bool:
