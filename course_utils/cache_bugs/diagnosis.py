@@ -20,6 +20,7 @@ from ..evaluation import (
     lane_in,
     words,
 )
+from ..evaluation.lane import EXACT
 from ..evaluation.play import Play
 from ..evaluation.trial import Played, Trial
 from ..transformer import DecoderOnlyTransformer
@@ -141,8 +142,8 @@ class _Candidates:
         lane = played.lane
         if lane.name not in self.lanes:
             dtype = next(lane.model.parameters()).dtype
-            main = lane.tolerance == 1e-9
-            self.lanes[lane.name] = lane_in(self.model, None if main else dtype)
+            exact = lane.tolerance == EXACT
+            self.lanes[lane.name] = lane_in(self.model, None if exact else dtype)
         here = self.lanes[lane.name].play(played.script, played.given, len(played.script))
         return _alike(here, played.outcome, lane.tolerance * len(lane.direction))
 

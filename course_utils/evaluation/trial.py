@@ -134,10 +134,13 @@ class Trial:
             return outcome.problem is not None
 
         script = reduced(played.script, fails, lane.room, MOST_REDUCTIONS)
-        in_main = self.play(self.main, script)
-        if in_main.problem is not None:
-            return Failure(script, "", in_main)
-        return Failure(script, lane.name, seen[repr(script)])
+        found = seen[repr(script)]
+        if lane is not self.main:
+            in_main = self.play(self.main, script)
+            if in_main.problem is None:
+                return Failure(script, lane.name, found)
+            found = in_main
+        return Failure(script, "", found)
 
 
 def repeats_draws(lane: Lane) -> bool:

@@ -3,7 +3,17 @@
 import torch
 from helpers import SMALL, cases_for, small_model
 
-from course_utils.evaluation import Report, Result, TestCase, evaluate, kv_evaluate, uncached
+from course_utils.evaluation import (
+    Feed,
+    New,
+    Report,
+    Result,
+    TestCase,
+    evaluate,
+    kv_evaluate,
+    uncached,
+)
+from course_utils.kv_cache import GrowingCache
 from course_utils.transformer import DecoderOnlyTransformer
 
 
@@ -58,3 +68,27 @@ def test_what_fails_with_one_text_only_has_no_line_that_plays_it_again():
     assert not report.all_passed and not report.smallest.replays
     assert "Smallest failing use: " in str(report)
     assert "Again:" not in str(report)
+
+
+class ForgetsLongPrefills(GrowingCache):
+    def append(self, layer, k, v):
+        found = super().append(layer, k, v)
+        if k.size(2) == 15:
+            self.keys[layer] = torch.zeros_like(self.keys[layer])
+        return found
+
+
+class WithLongPrefills(DecoderOnlyTransformer):
+    def new_cache(self, batch_size):
+        return ForgetsLongPrefills(self, batch_size)
+
+
+def test_a_dtype_is_named_only_where_it_must_be():
+    """Found in float32, among long texts; it fails in float64 as well."""
+    reference = small_model(dtype=torch.float32)
+    model = WithLongPrefills(**SMALL, dropout=0.0).eval()
+    model.load_state_dict(reference.state_dict())
+    report = kv_evaluate(model, [], stop=True)
+    assert {p.lane.name for p in report.trial.played if p.outcome.problem} == {"float32", "float64"}
+    assert report.smallest.script == [New(), Feed(15), Feed(1)]
+    assert report.smallest.dtype == "" and report.smallest.line.endswith("Feed(1)])")
