@@ -20,6 +20,8 @@ from nbgrader.preprocessors import (
 )
 from traitlets.config import Config
 
+from course_utils.checks.progress import THE_COURSES
+
 from .go_on import GO_ON
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
@@ -56,7 +58,8 @@ def student_edition(
         grading = cell.metadata.get("nbgrader", {})
         if grading.get("grade") and not handout:
             exercise = grading["grade_id"].removesuffix("_check")
-            cells.append(_go_on(GO_ON.get(exercise) or without_marks(worked[exercise]), cell["id"]))
+            code = GO_ON.get(exercise) or f"{THE_COURSES}\n{without_marks(worked[exercise])}"
+            cells.append(_go_on(code, cell["id"]))
     see_it = SEE_IT.format(folder="../going_further/" if chapter else "../", name=r"\1")
     cells[0].source = DO_IT.sub("" if handout else see_it, cells[0].source)
     notebook.cells = cells

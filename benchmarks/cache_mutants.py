@@ -14,78 +14,39 @@ accepted, to be looked at: some changes make no difference in any use, or none t
 """
 
 import argparse
-import contextlib
-import logging
-import multiprocessing
 import sys
 import time
-import warnings
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 # Before this file's folder.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 
+from apart import Apart
 from mutants import Mutant, sample
-from mutated_caches import CACHES, verdict
+from mutated_caches import CACHES
 
 COLUMNS = "file line what verdict problem seconds".split()
 TIMES_AS_LONG, AND_SECONDS, FOR_THE_RIGHT_ONE = 10, 20, 900
 
 
-def answer(pipe: Connection) -> None:
-    """Judge what comes through the pipe, in a process of its own, until it is closed."""
-    warnings.simplefilter("ignore")
-    logging.disable()
-    torch.set_num_threads(1)
-    with contextlib.suppress(EOFError):
-        pipe.send("ready")
-        while True:
-            number, source, seeds = pipe.recv()
-            pipe.send(verdict(CACHES[number], source, seeds))
-
-
-class Judge:
-    """A process that judges one source after the other, and is replaced when it does not end."""
-
-    def __init__(self) -> None:
-        self.start()
-
-    def start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, there = context.Pipe()
-        self.process = context.Process(target=answer, args=(there,), daemon=True)
-        self.process.start()
-        there.close()
-        self.pipe.recv()
-
-    def __call__(self, number: int, source: str, seeds: int, limit: float) -> tuple[str, str]:
-        self.pipe.send((number, source, seeds))
-        try:
-            if self.pipe.poll(limit):
-                return self.pipe.recv()
-            found = "no end", f"stopped after {limit:.0f} seconds"
-        except (EOFError, ConnectionError):
-            found = "refused", "the process died"
-        self.process.kill()
-        self.start()
-        return found
-
-
 def judge_all(number: int, left: list[Mutant], seeds: int, out: Path) -> None:
     """Judge a cache as it is, which must be accepted, and then its mutants."""
-    cache, judge, start = CACHES[number], Judge(), time.monotonic()
-    found = judge(number, cache.source, seeds, FOR_THE_RIGHT_ONE)
+    cache, judge, start = CACHES[number], Apart("mutated_caches.numbered"), time.monotonic()
+    found = judge(number, cache.source, seeds, limit=FOR_THE_RIGHT_ONE)
     if found[0] != "accepted":
         return print(f"{cache.file} as it is, and so not its mutants: {': '.join(found)}")
     limit = TIMES_AS_LONG * (time.monotonic() - start) + AND_SECONDS
     for mutant in left:
         start = time.monotonic()
-        word, problem = judge(number, mutant.source, seeds, limit)
+        try:
+            word, problem = judge(number, mutant.source, seeds, limit=limit)
+        except TimeoutError as error:
+            word, problem = "no end", str(error)
+        except ProcessLookupError as error:
+            word, problem = "refused", str(error)
         row = [cache.file, mutant.line, mutant.what, word, " ".join(problem.split())[:160]]
         row.append(round(time.monotonic() - start, 2))
         pd.DataFrame([row]).to_csv(out, mode="a", header=False, index=False)

@@ -19,7 +19,7 @@ from typing import Any
 
 # Before this file's folder; the second for `reference`, which knows GPT-2's names of our weights.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 
 import torch
 

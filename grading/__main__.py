@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import os
 import random
+import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pandas as pd
 
 from . import sandbox
 from .batch import grade
+from .gradebook import FORMATS, exported, write_whole
 from .judge import NotFitToGrade
 
 NOTEBOOKS = ("01", "02", "03", "04", "05", "06")
@@ -41,6 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--out", type=Path, default=Path("grades"), help="folder for the gradebook")
     add.add_argument(
         "--seed", type=int, help="draws the inputs; the same seed gives the same grades"
+    )
+    add.add_argument(
+        "--format", choices=FORMATS, nargs="+", default=[], help="scores to be imported elsewhere"
     )
     add.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="submissions at a time")
     add.add_argument("--dask", metavar="ADDRESS", help="work on the cluster of this Dask scheduler")
@@ -81,6 +86,7 @@ def _grade(given: argparse.Namespace) -> int:
     if given.jobs < 1:
         return _refuse(f"--jobs {given.jobs}: at least one submission has to be graded at a time.")
     seed = random.SystemRandom().randrange(2**31) if given.seed is None else given.seed
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleaned up as after Ctrl-C
     try:
         book = grade(
             given.submissions,
@@ -99,6 +105,9 @@ def _grade(given: argparse.Namespace) -> int:
         )
     if book.empty:
         return _refuse(f"{given.submissions} holds no submissions: one notebook or folder each.")
+    for form in given.format:
+        table = exported(book, given.notebook, form)
+        write_whole(given.out / f"scores-{form}.csv", table.to_csv(index=False))
     _summary(book)
     print(f"seed {seed}; written to {given.out / 'gradebook.csv'}")
     return 0

@@ -15,8 +15,12 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-LARGEST = 20_000_000
-STUB = "raise NotImplementedError("
+LARGEST = 20_000_000  # bytes of a file
+LONGEST = 100_000  # characters of an exercise: Python needs a thousand bytes for each to read it
+MOST_CELLS = 2000
+MISSING, UNTOUCHED, TOO_LONG = "missing", "not done", "too long to be read"
+STUB = "Your turn: the card above says what to build."
+STUB_LINE = f'raise NotImplementedError("{STUB}")'
 _parser = threading.Lock()
 
 
@@ -26,11 +30,15 @@ class Unreadable(ValueError):
 
 @dataclass
 class Answer:
-    """One exercise: the student's own cells before it, its code, the own cells after it."""
+    """One exercise: the student's own cells before it, its code, the own cells after it.
+
+    `problem` is the status of one that need not be run.
+    """
 
     before: list[str] = field(default_factory=list)
     code: str | None = None
     after: list[str] = field(default_factory=list)
+    problem: str = ""
 
 
 def read(path: Path) -> bytes:
@@ -64,6 +72,8 @@ def parse(content: bytes) -> NotebookNode:
     parts = raw.get("worksheets", [raw])
     if not isinstance(parts, list) or not parts or not all(map(_has_cells, parts)):
         raise Unreadable("is a notebook without cells, or with cells of an unknown form")
+    if sum(len(part["cells"]) for part in parts) > MOST_CELLS:
+        raise Unreadable(f"has more than {MOST_CELLS} cells")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -112,33 +122,62 @@ def answers(submission: NotebookNode, master: NotebookNode) -> dict[str, Answer]
             found[name].after = [text for _, text in cells[last:]]
     texts = [_text(c) for c in submission.cells if c.get("cell_type") == "code"]
     for cell in master.cells:
-        if _kind(cell, "solution") and found[cell.metadata.nbgrader.grade_id].code is None:
-            wanted = _defines(cell.source)
-            having = [text for text in texts if wanted and wanted <= _defines(text)]
-            found[cell.metadata.nbgrader.grade_id].code = having[-1] if having else None
+        if _kind(cell, "solution"):
+            answer, wanted = found[cell.metadata.nbgrader.grade_id], _defines(cell.source)
+            if answer.code is None:
+                having = [text for text in texts if wanted and wanted <= _defines(text)]
+                answer.code = having[-1] if having else None
+            answer.problem = _problem(answer, wanted)
     return found
 
 
+def _problem(answer: Answer, wanted: set[str]) -> str:
+    """Why there is nothing to run, or an empty string."""
+    if not (answer.code or "").strip():
+        return MISSING
+    if sum(map(len, (*answer.before, answer.code, *answer.after))) > LONGEST:
+        return TOO_LONG
+    return UNTOUCHED if is_stub(answer.code, wanted) else ""
+
+
 def parsed(code: str) -> list[ast.stmt] | None:
-    """The statements of a source text; None if it is no Python.
+    """The statements of a source text, which may hold magics; None if it is no Python.
 
     One at a time: Python 3.11 counts the depth of nesting for all threads together.
     """
+    if len(code) > LONGEST:
+        return None
     with _parser:
-        try:
-            return ast.parse(code).body
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return None
+        for source in (code, None):
+            try:
+                return ast.parse(_without_magics(code) if source is None else source).body
+            except (SyntaxError, ValueError, RecursionError, MemoryError):
+                pass
+    return None
 
 
-def is_stub(code: str, course_answer: str) -> bool:
-    """Whether something that the exercise asks for still raises NotImplementedError."""
+def _without_magics(code: str) -> str:
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    return TransformerManager().transform_cell(code)
+
+
+def is_stub(code: str, wanted: set[str]) -> bool:
+    """Whether something that the exercise asks for still raises what its stub raises."""
     body = parsed(code)
     if body is None:
-        return STUB in code
-    wanted = _defines(course_answer)
+        return any(line.strip() == STUB_LINE for line in code.splitlines())
     asked = [node for node in body if getattr(node, "name", None) in wanted]
-    return any(STUB in ast.unparse(node) for node in asked)
+    inside = [part for node in asked for part in ast.walk(node)]
+    return any(_raises_the_stub(part) for part in inside if isinstance(part, ast.FunctionDef))
+
+
+def _raises_the_stub(function: ast.FunctionDef) -> bool:
+    """Whether its last line, in no branch, is the one that the student edition has there."""
+    last = function.body[-1]
+    call = last.exc if isinstance(last, ast.Raise) else None
+    said = call.args if isinstance(call, ast.Call) else []
+    return len(said) == 1 and isinstance(said[0], ast.Constant) and said[0].value == STUB
 
 
 def _defines(source: str) -> set[str]:
@@ -162,4 +201,5 @@ def _kind(cell: NotebookNode, kind: str) -> bool:
 
 def _text(cell: NotebookNode) -> str:
     source = cell.get("source", "")
-    return source if isinstance(source, str) else "".join(map(str, source))
+    lines = source if isinstance(source, list) else [source]
+    return "".join(line for line in lines if isinstance(line, str))

@@ -1,36 +1,27 @@
 """Grade a folder of submissions: every one gets its rows, and the batch always ends."""
 
-import csv
 import hashlib
+import itertools
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
 
 from . import judge
-from .answers import Answer, Unreadable, answers, parse, read
-from .graft import exercises, master
+from .answers import Answer, Unreadable, read
+from .extract import extract
+from .gradebook import Gradebook, Submission, versions, write_whole
+from .graft import exercises
 
-COLUMNS = [
-    *("student", "notebook", "exercise", "points", "out of", "status"),
-    *("isolation", "seed", "versions"),
-]
-
-
-@dataclass(frozen=True)
-class Submission:
-    """One student's file; `path` is None, and `problem` says why, where there is none."""
-
-    student: str
-    path: Path | None
-    problem: str = ""
+LONGEST_NAME = 120  # bytes
+HASHED = re.compile(r"-[0-9a-f]{16}$")
 
 
 def submissions(folder: Path, notebook: str) -> Iterator[Submission]:
@@ -57,29 +48,33 @@ def submissions(folder: Path, notebook: str) -> Iterator[Submission]:
 
 def _name(entry: Path, seen: set[str]) -> str:
     """What a student is called: the name of the file or folder, and another one for each."""
-    names = [entry.stem] if entry.suffix == ".ipynb" else []
-    names += [entry.name, *(f"{entry.name} ({n})" for n in range(2, len(seen) + 3))]
-    readable = [name.encode("utf-8", "replace").decode() for name in names]
-    return next(name for name in readable if name not in seen)
+    first = [entry.stem, entry.name] if entry.suffix == ".ipynb" else [entry.name]
+    others = (f"{entry.name} ({number})" for number in itertools.count(2))
+    names = (_readable(name) for name in itertools.chain(first, others))
+    return next(name for name in names if name not in seen)
+
+
+def _readable(name: str) -> str:
+    """A name without what steers a terminal or ends a line, and not what UTF-8 cannot say."""
+    printable = "".join(c if c.isprintable() or c.isspace() else "?" for c in name)
+    return " ".join(printable.encode("utf-8", "replace").decode().split()) or "?"
 
 
 def _in_folder(folder: Path, notebook: str, student: str) -> Submission:
-    found = [
-        path
-        for path in sorted(folder.glob("*.ipynb"))
-        if path.name.startswith(f"{notebook}_") or len(list(folder.glob("*.ipynb"))) == 1
-    ]
+    every = sorted(folder.glob("*.ipynb"))
+    found = [path for path in every if path.name.startswith(f"{notebook}_") or len(every) == 1]
     if not found:
         return Submission(student, None, f"holds no notebook {notebook}_....ipynb")
     if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        return Submission(student, None, f"holds more than one notebook {notebook}: {names}")
+        names = ", ".join(_readable(path.name) for path in found[:3])
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        return Submission(student, None, f"holds more than one notebook {notebook}: {names}{more}")
     return Submission(student, found[0])
 
 
 def grade_one(path: Path, notebook: str, seed: int, isolated: bool = True) -> dict[str, str]:
     """The status of each exercise of one submission. Raises Unreadable."""
-    found = answers(parse(read(path)), master(notebook))
+    found = extract(read(path), notebook)
     return judge.judge(found, judge.task(notebook, seed, isolated))[0]
 
 
@@ -99,10 +94,14 @@ class Batch:
         return self.out / "results" / f"{key}.json"
 
     def page(self, student: str) -> Path:
-        """The file with a student's feedback; its name is the student's where that is plain."""
-        plain = re.sub(r"[^\w .()-]", "_", student).strip(" .")[:80]
-        if plain != student:
-            plain += "-" + hashlib.sha256(student.encode()).hexdigest()[:8]
+        """The file with a student's feedback; its name is the student's where that is plain.
+
+        Any other name, and one that looks like what such a name becomes, ends in a hash of it.
+        """
+        plain = re.sub(r"[^\w .()-]", "_", student).strip(" .")
+        plain = plain.encode()[:LONGEST_NAME].decode(errors="ignore")
+        if plain != student or HASHED.search(student):
+            plain += "-" + hashlib.sha256(student.encode()).hexdigest()[:16]
         return self.out / "feedback" / f"{plain}.html"
 
     def has_page(self, item: Submission, kept: Path) -> bool:
@@ -123,7 +122,7 @@ class Batch:
             kept = self.kept(content)
             if kept.exists() and (not self.task.feedback or self.has_page(item, kept)):
                 return json.loads(kept.read_text(encoding="utf-8")), {}, kept
-            return None, answers(parse(content), master(self.task.notebook)), kept
+            return None, extract(content, self.task.notebook), kept
         except Unreadable as error:
             return self.all(f"the file {error}"), {}, nowhere
         except Exception as error:
@@ -135,9 +134,15 @@ class Batch:
             statuses, page = judged()
         except Exception as error:
             return self.all(f"could not be graded ({_reason(error)})")
-        if page:
-            _write(self.page(item.student), page + _of(kept))
-        _write(kept, json.dumps(statuses))
+        try:
+            if page:
+                write_whole(self.page(item.student), page + _of(kept))
+            write_whole(kept, json.dumps(statuses))
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            problem = f"{where}{error.strerror}"
+            said = f"{item.student}: graded, but not all could be written ({problem})"
+            tqdm.write(said, file=sys.stderr)
         return statuses
 
 
@@ -145,44 +150,8 @@ def _of(kept: Path) -> str:
     return f"<!-- {kept.stem} -->\n"
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8", errors="replace")
-    part.replace(path)
-
-
-def versions() -> str:
-    return " ".join(f"{name} {version(name)}" for name in ("kv-cache-course", "torch", "nbval"))
-
-
 def _reason(error: Exception) -> str:
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-
-
-def _rows(item: Submission, statuses: dict[str, str], task: judge.Task) -> list[dict]:
-    """The rows of the gradebook for one submission."""
-    isolation = "bubblewrap" if task.isolated else "NONE"
-    return [
-        {
-            "student": _not_a_formula(item.student),
-            "notebook": task.notebook,
-            "exercise": exercise.title,
-            "points": exercise.points if statuses[name] == judge.RIGHT else 0,
-            "out of": exercise.points,
-            "status": statuses[name],
-            "isolation": isolation,
-            "seed": task.seed,
-            "versions": versions(),
-        }
-        for name, exercise in exercises(task.notebook).items()
-    ]
-
-
-def _not_a_formula(name: str) -> str:
-    """A name that a spreadsheet does not compute."""
-    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
 
 
 @contextmanager
@@ -234,16 +203,17 @@ def grade(
     todo = list(submissions(folder, notebook))
     (out / "results").mkdir(parents=True, exist_ok=True)
     batch = Batch(out, judge.task(notebook, seed, isolated, feedback))
-    found, running, first = {}, {}, None
+    book = Gradebook(out / "gradebook.csv", batch.task)
+    running, first = {}, None
     bar = tqdm(total=len(todo), desc="grading", unit="file")
-    with bar, _on_dask(dask) if dask else _here(jobs) as (submit, completed):
+    with book, bar, _on_dask(dask) if dask else _here(jobs) as (submit, completed):
         for item in todo:
             statuses, given, kept = batch.prepare(item)
             if statuses is None:
                 first = first or submit(judge.judge_course, batch.task)
                 running[submit(judge.judge, given, batch.task, item.student)] = item, kept
             else:
-                found[item.student] = statuses
+                book.add(item, statuses)
                 bar.update()
         if first:
             first.result()
@@ -251,10 +221,6 @@ def grade(
         first = None
         for done in completed(list(running)):
             item, kept = running.pop(done)
-            found[item.student] = batch.keep(item, kept, done.result)
+            book.add(item, batch.keep(item, kept, done.result))
             bar.update()
-    rows = [row for item in todo for row in _rows(item, found[item.student], batch.task)]
-    book = pd.DataFrame(sorted(rows, key=lambda row: row["student"]), columns=COLUMNS)
-    text = book.to_csv(index=False, quoting=csv.QUOTE_MINIMAL)
-    _write(out / "gradebook.csv", text)
-    return book
+    return book.table()

@@ -17,13 +17,15 @@ from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from .answers import Answer
 from .graft import exercises, master, piece
+from .limited import TooMuch, limited
 from .probes import PROBES
 
 LONGEST = 2000
+MOST_LINES, MOST_CHARACTERS = 400, 20_000  # of a cell in colours, which take a square of its length
 NOTHING_RUNS = (
     '<meta http-equiv="Content-Security-Policy" '
     "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
@@ -70,15 +72,26 @@ def notebook(
     return new_notebook(cells=made)
 
 
+def _as_shown(cell: NotebookNode) -> NotebookNode:
+    """The cell; if it is very long, its beginning in plain text."""
+    text = cell.source
+    if len(text) <= MOST_CHARACTERS and text.count("\n") < MOST_LINES:
+        return cell
+    begin = "\n".join(text[:MOST_CHARACTERS].split("\n")[:MOST_LINES])
+    more = f"[{len(text) - len(begin)} more characters]"
+    plain = new_output("stream", name="stdout", text=f"{begin}\n{more}")
+    return new_code_cell(outputs=[plain, *cell.outputs], metadata=cell.metadata)
+
+
 def _plain(output: dict) -> NotebookNode | None:
     """An output without anything that a page could run, and short; None if nothing is left."""
     kind = output.get("output_type")
     if kind == "stream":
-        return nbformat.v4.new_output("stream", name="stdout", text=_short(output.get("text")))
+        return new_output("stream", name="stdout", text=_short(output.get("text")))
     if kind == "error":
         lines = [_short(line) for line in list(output.get("traceback", []))[-30:]]
         name, value = (_short(output.get(key)) for key in ("ename", "evalue"))
-        return nbformat.v4.new_output("error", ename=name, evalue=value, traceback=lines)
+        return new_output("error", ename=name, evalue=value, traceback=lines)
     data = output.get("data") if isinstance(output.get("data"), dict) else {}
     picture = data.get("image/png")
     if _is_base64(picture):
@@ -87,7 +100,7 @@ def _plain(output: dict) -> NotebookNode | None:
         kept = {"text/plain": _short(data["text/plain"])}
     else:
         return None
-    return nbformat.v4.new_output("display_data", data=kept)
+    return new_output("display_data", data=kept)
 
 
 def _short(text: object) -> str:
@@ -105,8 +118,18 @@ def _is_base64(text: object) -> bool:
 
 
 def page(number: str, student: str, statuses: dict[str, str], shown: NotebookNode) -> str:
+    """The HTML page, made in a process with limits: where it passes one, without the answers."""
+    try:
+        return limited("rendered", number, student, statuses, shown)
+    except TooMuch:
+        return limited("rendered", number, student, statuses, new_notebook())
+
+
+def rendered(number: str, student: str, statuses: dict[str, str], shown: dict) -> str:
     """The HTML page: a table of points, then each exercise that was answered, with its outputs."""
     from nbconvert import HTMLExporter
+
+    shown = nbformat.from_dict(shown)
 
     rows, cells = [], []
     for name, exercise in exercises(number).items():
@@ -118,7 +141,7 @@ def page(number: str, student: str, statuses: dict[str, str], shown: NotebookNod
         )
         own = [cell for cell in shown.cells if cell.metadata["part"] == name]
         title = f"## Exercise {exercise.title}\n\n{points} of {exercise.points} points: {word}."
-        cells += [new_markdown_cell(title), *own] if own else []
+        cells += [new_markdown_cell(title), *map(_as_shown, own)] if own else []
     head = "<tr><th>exercise</th><th>points</th><th></th></tr>"
     title = master(number).cells[0].source.splitlines()[0].removeprefix("# ")
     top = (

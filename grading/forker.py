@@ -14,9 +14,9 @@ import importlib
 import json
 import os
 import select
-import shutil
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -41,10 +41,8 @@ def wipe(sockets: Path, keep: set[Path]) -> None:
     keep = keep.union(*(path.parents for path in shown))
     for folder in (*map(Path, FOLDERS), sockets):
         for path in set(folder.iterdir()) - keep:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+            # Not shutil.rmtree, which calls itself for each level of a folder.
+            subprocess.run(["rm", "-rf", "--", str(path)], check=False)
 
 
 def run_kernel(connection: dict) -> None:

@@ -151,6 +151,7 @@ def graft(name: str, answer: Answer, seed: int) -> NotebookNode:
     probe = PROBES[name]
     sources = [PREAMBLE.replace("SEED", str(seed)).strip()]
     sources += [piece(other) for other in probe.needs]
+    sources += [probe.before.strip()] if probe.before else []
     sources += [*answer.before, answer.code or "", *answer.after]
     cells = [new_code_cell(source, metadata=IGNORED) for source in sources]
     cells.append(new_code_cell(probe.code.strip()))

@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from contextlib import ExitStack
@@ -21,13 +20,13 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
 from . import feedback, sandbox
-from .answers import Answer, is_stub
+from .answers import Answer
 from .graft import exercises, expected_output, graft
 from .sandbox import DIED, TIME
 
 CELL_SECONDS = 20
 NOTEBOOK_SECONDS = 60
-RIGHT, WRONG, MISSING, UNTOUCHED = "right", "wrong", "missing", "not done"
+RIGHT, WRONG = "right", "wrong"
 GRADED, FEEDBACK = "graded", "feedback"
 
 _running: set[subprocess.Popen] = set()
@@ -67,12 +66,9 @@ def judge(found: dict[str, Answer], task: Task, student: str = "") -> tuple[dict
     if task.isolated and sandbox.why_not():
         raise RuntimeError(sandbox.why_not())
     statuses, to_run = {}, {}
-    for name, exercise in exercises(task.notebook).items():
-        code = found[name].code
-        if code is None or not code.strip():
-            statuses[name] = MISSING
-        elif is_stub(code, exercise.code):
-            statuses[name] = UNTOUCHED
+    for name in exercises(task.notebook):
+        if found[name].problem:
+            statuses[name] = found[name].problem
         else:
             to_run[name] = found[name]
     outputs = []
@@ -123,7 +119,15 @@ def _run(to_run: dict[str, Answer], task: Task) -> tuple[dict[str, str], list[li
         statuses = {name: _status(outcomes.get(name, {}), cell) for name, cell in probes.items()}
         return statuses, _outputs(outcomes.get("feedback", {}))
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        _remove(work)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder of a student's, of any depth: `shutil.rmtree` calls itself for each level."""
+    if os.name == "posix":
+        subprocess.run(["rm", "-rf", "--", str(folder)], stderr=subprocess.DEVNULL, check=False)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(notebook: NotebookNode, path: Path, kernel: str) -> None:
@@ -162,7 +166,7 @@ def _pytest(work: Path, names: list[str]) -> dict[str, dict[str, dict]]:
         "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
     }
-    command = [sys.executable, "-m", "pytest", *options, *(f"{name}.ipynb" for name in names)]
+    command = [sandbox.PYTHON, "-m", "pytest", *options, *(f"{name}.ipynb" for name in names)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(
         command, cwd=work, env=environment, start_new_session=True, **quiet

@@ -24,6 +24,8 @@ LIMITS = "echo 1000 > /proc/self/oom_score_adj; ulimit -u 50 -v 4000000 -t 120 -
 AGAIN = 'while :; do "$@"; sleep 0.1; done'
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/alternatives")
 HERE = Path(__file__).resolve().parent
+# Python as it is called in the sandbox too, where the folder that it was started from is not.
+PYTHON = str(Path(sys.executable).parent.resolve() / Path(sys.executable).name)
 INSIDE = {
     "HOME": "/sandbox",
     "PATH": "/usr/bin:/bin",
@@ -60,10 +62,10 @@ def kernels(folder: Path, name: str, isolated: bool, handout: Path | None = None
     sockets.mkdir(parents=True)
     sockets.chmod(0o777)
     address = str(sockets / "forker")
-    command = [sys.executable, "-I", "-S", str(HERE / "connect.py"), address, "{connection_file}"]
+    command = [PYTHON, "-I", "-S", str(HERE / "connect.py"), address, "{connection_file}"]
     variables = {}
     if not isolated:
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        command = [PYTHON, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         variables = {"OMP_NUM_THREADS": "1"} | ({"PYTHONPATH": str(handout)} if handout else {})
     spec = {
         "argv": command,
@@ -134,4 +136,4 @@ def _bubblewrap(sockets: Path, address: str, handout: Path | None) -> list[str]:
     for name, value in inside.items():
         options += ["--setenv", name, value]
     run = [*_as_nobody(), "bash", "-c", f'{LIMITS}; exec "$@"', "bash"]
-    return ["bwrap", *options, "--chdir", str(start), *run, sys.executable, "/forker.py", address]
+    return ["bwrap", *options, "--chdir", str(start), *run, PYTHON, "/forker.py", address]

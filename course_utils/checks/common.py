@@ -4,9 +4,11 @@ A mistake is a pair: the wrong answer that it gives, and advice for who gave it.
 """
 
 import functools
+import linecache
 import math
 import traceback
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +22,16 @@ def verdict(check: Callable[..., str]) -> Callable[..., str]:
     """A check whose own AssertionError ends in one line, without the lines of its file.
 
     An error that an answer raises itself keeps its traceback, unless `ask` made a sentence of it.
-    IPython leaves out a function that has a variable `__tracebackhide__`.
+    IPython leaves out a function that has a variable `__tracebackhide__`. PyTorch's random numbers
+    go on where they were before the check.
     """
 
     @functools.wraps(check)
     def judge(*answers: object) -> str:
         __tracebackhide__ = True
         try:
-            return check(*answers)
+            with torch.random.fork_rng(devices=[]):
+                return check(*answers)
         except AssertionError as error:
             *_, (raised_in, _) = traceback.walk_tb(error.__traceback__)
             if "checks" not in raised_in.f_globals.get("__name__", "").split("."):
@@ -37,12 +41,39 @@ def verdict(check: Callable[..., str]) -> Callable[..., str]:
     return judge
 
 
+LIBRARY = str(Path(linecache.__file__).parent)
+NOT_THEIRS = {"course_utils", "torch", "numpy"}  # packages whose lines are not a student's
 ADVICE = {
-    "unary ~: 'NoneType'": "mask may be None: nothing is hidden then.",
-    "Boolean value of": "Whether there is a mask is asked by `if mask is not None`.",
-    "index k out of range": "k may exceed the number of words: take min(k, logits.size(-1)).",
-    "tuple indices": "The model returns two things: `logits, _ = model(ids)`.",
+    "unary ~: 'NoneType'": "mask may be None: nothing is hidden then",
+    "Boolean value of": "a tensor is neither true nor false: ask whether it `is not None`",
+    "index k out of range": "k may exceed the number of words: take min(k, logits.size(-1))",
+    "tuple indices": "the model returns two things: `logits, _ = model(ids)`",
+    "Expected reduction dim": "there may be none to reduce over: ask for their number first",
+    "leaf Variable that requires grad": "a tensor that came in is changed; work on a new one",
+    "view size is not compatible": "`view` needs numbers that lie next to each other; where "
+    "they do not, as after a transpose, `reshape` copies them first",
 }
+
+
+def raised(error: Exception) -> str:
+    """What an answer raised, and at which of its lines, as the end of a sentence."""
+    line = own_line(error)
+    at = f" at `{line}`" if line else ""
+    advice = next((f" ({advice})" for words, advice in ADVICE.items() if words in str(error)), "")
+    message = str(error).strip().split("\n")[0].rstrip(".")
+    said = f": {message}" if message else ""
+    return f"raised {type(error).__name__}{at}{said}{advice}"
+
+
+def own_line(error: Exception) -> str:
+    """The last line on the way to an error that is the student's own, if it can be told."""
+    lines = [
+        linecache.getline(frame.f_code.co_filename, number).strip()
+        for frame, number in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__", "").split(".")[0] not in NOT_THEIRS
+        and not frame.f_code.co_filename.startswith(LIBRARY)
+    ]
+    return next((line for line in reversed(lines) if line), "")
 
 
 def ask(answer: Callable, *given: object) -> object:
@@ -52,15 +83,9 @@ def ask(answer: Callable, *given: object) -> object:
     except NotImplementedError:
         raise
     except (RuntimeError, IndexError, TypeError, ValueError, AttributeError) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        line = [frame.line for frame in frames if "site-packages" not in frame.filename][-1]
         parts = [x for part in given for x in (part if isinstance(part, tuple) else (part,))]
         shapes = ", ".join(str(tuple(x.shape)) for x in parts if isinstance(x, Tensor))
-        advice = next((advice for words, advice in ADVICE.items() if words in str(error)), "")
-        raise AssertionError(
-            f"Your function raised {type(error).__name__} at `{line}`: "
-            f"{str(error).rstrip('.')}. Shapes given: {shapes}. {advice}".strip()
-        ) from error
+        raise AssertionError(f"Your function {raised(error)}. Shapes given: {shapes}.") from error
 
 
 def tiny_model(vocab_size: int = 20, max_seq_len: int = 16) -> DecoderOnlyTransformer:

@@ -1,198 +1,283 @@
-"""What the check cells of the transformer block call (notebook 02)."""
+"""What the check cells of layer norm and of the feed-forward part call (notebook 02)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ..transformer import DecoderLayer, DecoderOnlyTransformer, FeedForward
-from .common import ask, close, load_weights, pair, refuse_known, same, unchanged, verdict
+from ..transformer import FeedForward
+from .common import verdict
+from .inputs import Call, random, tensors
+from .judged import DETACHED, Answer, calling, gradients, judge
+from .modules import Use, learning, made, using
+from .n02_dropout import rests
+
+EPS = 1e-5
+Part = Callable[[Tensor], Tensor]
+
+
+@st.composite
+def _tokens(draw: st.DrawFn) -> Call:
+    """Tokens of all scales and levels; eps by position, by name, or left out."""
+    shape = draw(st.lists(st.integers(1, 3), max_size=2)) + [draw(st.integers(2, 5))]
+    dtype = draw(st.sampled_from((torch.float32, torch.float64)))
+    x = draw(tensors(shape, (dtype,)))
+    seed, ones = draw(st.integers(0, 9)), torch.ones(shape[-1], dtype=dtype)
+    weight, bias = (random(n, shape[-1], dtype=dtype) for n in (seed, seed + 10))
+    weight, bias = draw(st.sampled_from(((ones, 0 * ones), (weight, bias))))
+    eps = draw(st.sampled_from((None, None, 0.5, 1e-3)))
+    if eps is None:
+        return Call("layer_norm", (x, weight, bias))
+    if draw(st.booleans()):
+        return Call("layer_norm", (x, weight, bias, eps))
+    return Call("layer_norm", (x, weight, bias), {"eps": eps})
+
+
+def _token(*rows: list[float], eps: float | None = None, plain: bool = True) -> Call:
+    x = torch.tensor(rows)
+    weight, bias = torch.ones(x.size(-1)), torch.zeros(x.size(-1))
+    if not plain:
+        weight, bias = weight.cumsum(0), weight.cumsum(0) - 2
+    return Call("layer_norm", (x, weight, bias, *(() if eps is None else (eps,))))
+
+
+FIRST = [
+    _token([1.0, 2.0, 6.0], [0.0, -4.0, 1.0], [3.0, 5.0, 10.0]),
+    _token([1.0, 2.0, 6.0], [0.0, -4.0, 1.0], plain=False),
+    _token([0.0, 0.0]),
+    _token([0.001, 0.003]),
+    _token([1.0, 2.0], eps=0.5),
+    _token([3000.0, 3001.0]),
+]
+
+
+def _last(function: Callable[..., Tensor], **options: bool) -> Part:
+    return lambda x: function(x, -1, keepdim=True, **options)
+
+
+_mean, _variance = _last(torch.mean), _last(torch.var, unbiased=False)
+_unbiased = _last(torch.var, unbiased=True)
+
+
+def _of_squares(x: Tensor) -> Tensor:
+    return _mean(x * x) - _mean(x) ** 2
+
+
+def _normed(
+    average: Part = _mean,
+    variance: Part = _variance,
+    divisor: Callable[[Tensor, float], Tensor] = lambda variance, eps: (variance + eps).sqrt(),
+    use_weight: bool = True,
+    use_bias: bool = True,
+    eps: float | None = None,
+    default: float = EPS,
+) -> Answer:
+    """A layer norm with other parts; `eps` overrides the one that is handed in."""
+
+    def layer_norm(call: Call) -> Tensor:
+        x, weight, bias, *given = call.args
+        given = given[0] if given else call.options.get("eps", default)
+        found = (x - average(x)) / divisor(variance(x), given if eps is None else eps)
+        found = found * weight if use_weight else found
+        return found + bias if use_bias else found
+
+    return layer_norm
+
+
+def _rounded(call: Call) -> Tensor:
+    """The right one, its average off by a rounding: as far as another right one may be off."""
+
+    def off(x: Tensor) -> Tensor:
+        return _mean(x) + torch.finfo(x.dtype).eps / 2 * x.abs().amax(-1, keepdim=True)
+
+    return _normed(off)(call)
+
+
+def _along(*dim: int, keepdim: bool | None = None, average: Part | None = None) -> Answer:
+    """A layer norm whose average and variance, or variance only, are those along `dim`, or all."""
+    options = {} if keepdim is None else {"keepdim": keepdim}
+    return _normed(
+        average or (lambda x: x.mean(*dim, **options)),
+        lambda x: x.var(*dim, unbiased=False, **options),
+    )
+
+
+def _in_float32(call: Call) -> Call:
+    return replace(call, args=tuple(x.float() if isinstance(x, Tensor) else x for x in call.args))
+
+
+def _other_end(change: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Answer:
+    """A layer norm that ends otherwise: with normed numbers, weight and bias."""
+
+    def layer_norm(call: Call) -> Tensor:
+        x, weight, bias, *_ = call.args
+        return change(_normed(use_weight=False, use_bias=False)(call), weight, bias)
+
+    return layer_norm
+
+
+def _bare(variance: Tensor, _: float) -> Tensor:
+    return variance.sqrt()
+
+
+def _outside(variance: Tensor, eps: float) -> Tensor:
+    return variance.sqrt() + eps
+
+
+ROOT = "Divide by the square root of the variance."
+BY_ONE_LESS = "The variance is divided by d - 1; here it is divided by d (unbiased=False)."
+OUTSIDE = "eps goes under the root, beside the variance."
+NO_EPS = "Equal numbers have a variance of 0: add eps to it."
+ONE_TOKEN = "Average and variance are those of each token: dim=-1, with keepdim=True."
+WRONG_NORMS = [
+    (_normed(variance=_unbiased), BY_ONE_LESS),
+    (_normed(variance=_unbiased, divisor=_outside), f"{BY_ONE_LESS} {OUTSIDE}"),
+    (_normed(variance=_unbiased, divisor=_bare), f"{BY_ONE_LESS} {NO_EPS}"),
+    *(
+        (_normed(variance=variance, divisor=lambda variance, eps: variance + eps), ROOT)
+        for variance in (_variance, _unbiased)
+    ),
+    (_normed(use_weight=False, use_bias=False), "weight and bias are not used."),
+    (_normed(use_bias=False), "The bias is not added."),
+    (_normed(use_weight=False), "The weight is not used: multiply by it, then add the bias."),
+    (_normed(average=torch.zeros_like), "The average is not subtracted."),
+    (
+        _normed(torch.zeros_like, lambda x: _mean(x * x)),
+        "The average is not subtracted: this divides by the root of the average square.",
+    ),
+    (_along(), ONE_TOKEN),
+    (_along(average=_mean), ONE_TOKEN),
+    *((_along(dim, keepdim=True), ONE_TOKEN) for dim in (0, -2)),
+    (_along(-1), "Average and variance need keepdim=True, or they are paired with columns."),
+    (_normed(divisor=lambda variance, eps: 1 / (variance + eps).sqrt()), "Divide by the root."),
+    (
+        _normed(_mean, lambda x: _variance(x) * x.size(-1)),
+        "The variance is the average of the squares: their sum, divided by d.",
+    ),
+    (_other_end(lambda normed, w, b: (normed + b) * w), "The weight comes first, then the bias."),
+    (_other_end(lambda normed, w, b: normed * b + w), "weight and bias are exchanged."),
+    (
+        lambda call: _normed()(_in_float32(call)).to(call.args[0].dtype),
+        "That is right to 7 digits only, as in float32. Leave the dtype as it is.",
+    ),
+    (_normed(divisor=_outside), OUTSIDE),
+    (_normed(divisor=_bare), NO_EPS),
+    (_normed(divisor=lambda variance, _: variance.sqrt() + EPS), f"{OUTSIDE} Use that handed in."),
+    (_normed(eps=EPS), "Use the eps that was handed in."),
+    *(
+        (_normed(default=eps), "Where no eps is handed in, it is 1e-5.")
+        for eps in (1e-3, 1e-4, 1e-6, 1e-8, 1e-12)
+    ),
+    *(
+        (_normed(eps=eps), "Use the eps that was handed in, 1e-5 if there is none.")
+        for eps in (1e-3, 1e-4, 1e-6, 1e-8, 1e-12)
+    ),
+    *(
+        (
+            _normed(variance=variance),
+            "The variance as average square minus squared average loses all its digits far from "
+            "0. Average the squares of x - average.",
+        )
+        for variance in (_of_squares, lambda x: _of_squares(x).clamp(min=0))
+    ),
+]
 
 
 @verdict
 def check_layer_norm(layer_norm: Callable[..., Tensor]) -> str:
     """Notebook 02, exercise 1. Returns a verdict; raises AssertionError on a wrong layer norm."""
-    torch.manual_seed(0)
-    for shape in ((6, 3), (2, 5, 16)):
-        x = 3 * torch.randn(shape) + 2
-        weight, bias = torch.randn(shape[-1]), torch.randn(shape[-1])
-        before = x.clone()
-        found = layer_norm(x, weight, bias)
-        unchanged([before], [x])
-        centred = x - x.mean(-1, keepdim=True)
-        deviation = x.std(-1, keepdim=True)
-        unbiased = "The variance is divided by d - 1; here it is divided by d (unbiased=False)."
-        refuse_known(found, [(centred / deviation * weight + bias, unbiased)], 1e-4)
-        variances = deviation.square(), x.var(-1, keepdim=True, unbiased=False)
-        by_variance = (centred / variance * weight + bias for variance in variances)
-        no_root = "Divide by the square root of the variance."
-        refuse_known(found, [(wrong, no_root) for wrong in by_variance], 1e-3)
-        mistakes = [
-            (F.layer_norm(x, shape[-1:]), "weight and bias are not used."),
-            (F.layer_norm(x, shape[-1:], weight), "The bias is not added."),
-            (F.rms_norm(x, shape[-1:], weight) + bias, "The average is not subtracted."),
-            (
-                F.layer_norm(x, shape) * weight + bias,
-                "Average and variance are of the whole tensor; each position has its own (dim=-1).",
-            ),
-        ]
-        refuse_known(found, mistakes, 1e-4)
-        close(found, F.layer_norm(x, shape[-1:], weight, bias), f"layer_norm of shape {shape}")
-    equal = torch.full((2, 4), 7.0)
-    close(
-        layer_norm(equal, torch.ones(4), torch.zeros(4)),
-        torch.zeros(2, 4),
-        "layer_norm of equal numbers (their variance is 0: add eps to it)",
+    judge(
+        calling(layer_norm),
+        _rounded,
+        _tokens(),
+        WRONG_NORMS,
+        first=FIRST,
+        exact=lambda call: _normed()(call.double()),
+        number=100,
     )
-    small, scale, shift = 1e-3 * torch.randn(3, 8), torch.ones(8), torch.zeros(8)
-    expected = F.layer_norm(small, (8,), scale, shift)
-    close(
-        layer_norm(small, scale, shift),
-        expected,
-        "layer_norm of numbers near 0.001 (eps goes under the root, beside the variance)",
+    steep = st.builds(
+        lambda seed: Call("layer_norm", tuple(random(seed, *s) for s in ((2, 4), (4,), (4,)))),
+        st.integers(0, 99),
     )
-    close(
-        layer_norm(small, scale, shift, 0.5),
-        F.layer_norm(small, (8,), scale, shift, 0.5),
-        "layer_norm with eps=0.5 (use the eps that was handed in)",
+
+    def right(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], weight, bias, EPS)
+
+    judge(gradients(layer_norm), gradients(right), steep, number=5, advice=DETACHED)
+    return (
+        "layer_norm is right: one token and many, small numbers, numbers far from 0, numbers that "
+        "are all equal, any eps, and its gradient."
     )
-    return "layer_norm is right: one sequence, a batch, small numbers, numbers that are all equal."
+
+
+@st.composite
+def _uses(draw: st.DrawFn) -> Use:
+    batch, seq_len, d_model, d_ff = (draw(st.integers(1, n)) for n in (3, 4, 4, 6))
+    x = draw(tensors((batch, seq_len, d_model), (torch.float64, torch.float32)))
+    sizes = {"d_model": d_model, "d_ff": d_ff}
+    training, seed = draw(st.booleans()), draw(st.integers(0, 9))
+    return Use("FeedForward", sizes, (x,), seed, training, x.dtype)
+
+
+def _feed_forward(forward: Callable[[nn.Module, Tensor], Tensor]) -> Answer:
+    wrong = type("Wrong", (FeedForward,), {"forward": forward})
+    return using(wrong, FeedForward)
+
+
+ORDER = "fc1, then torch.relu, then fc2"
+WRONG_PARTS = [
+    (lambda m, x: m.fc2(m.fc1(x)), f"The ReLU is missing: {ORDER}."),
+    (
+        lambda m, x: m.fc2(m.fc1(x)).relu(),
+        f"The ReLU comes last, where nothing may be cut: {ORDER}.",
+    ),
+    (lambda m, x: m.fc2(m.fc1(x).relu()).relu(), f"There is a second ReLU, after fc2: {ORDER}."),
+    (lambda m, x: m.fc2(m.fc1(x.relu())), f"The ReLU comes first: {ORDER}."),
+    (lambda m, x: m.fc2(m.fc1(x.relu()).relu()), f"There is a ReLU before fc1, too: {ORDER}."),
+    (lambda m, x: m.fc2(F.gelu(m.fc1(x))), f"That is a GELU; here it is a ReLU: {ORDER}."),
+    (
+        lambda m, x: m.fc2(F.gelu(m.fc1(x), approximate="tanh")),
+        f"That is a GELU; here it is a ReLU: {ORDER}.",
+    ),
+    (lambda m, x: m.fc2(F.silu(m.fc1(x))), f"That is a SiLU; here it is a ReLU: {ORDER}."),
+    (lambda m, x: m.fc2(m.fc1(x).tanh()), f"That is a tanh; here it is a ReLU: {ORDER}."),
+    (lambda m, x: m.fc2(m.fc1(x).sigmoid()), f"That is a sigmoid; here it is a ReLU: {ORDER}."),
+    (lambda m, x: m.fc2(F.leaky_relu(m.fc1(x))), f"That is a leaky ReLU, not a ReLU: {ORDER}."),
+    (lambda m, x: m.fc2(m.fc1(x).abs()), "What is negative becomes 0; abs turns its sign round."),
+    (
+        lambda m, x: x + m.fc2(m.fc1(x).relu()),
+        "x is added. That is done by the layer, in exercise 3, and not in here.",
+    ),
+]
 
 
 @verdict
 def check_feed_forward(feed_forward_class: type[nn.Module]) -> str:
     """Notebook 02, exercise 2. Returns a verdict; raises AssertionError on a wrong module."""
-    torch.manual_seed(0)
-    reference = FeedForward(8, 32)
-    layer = feed_forward_class(8, 32)
-    load_weights(layer, reference)
-    x = torch.randn(2, 5, 8)
-    found = layer(x)
-    order = "fc1, then torch.relu, then fc2"
-    without_relu = reference.fc2(reference.fc1(x))
-    mistakes = [
-        (without_relu, f"The ReLU is missing: {order}."),
-        (without_relu.relu(), f"The ReLU comes last, where nothing may be cut: {order}."),
-        (reference(x).relu(), f"There is a second ReLU, after fc2: {order}."),
-    ]
-    refuse_known(found, mistakes)
-    close(found, reference(x), f"the output ({order})")
-    return "FeedForward is right."
-
-
-@verdict
-def check_decoder_layer(layer_class: type[nn.Module]) -> str:
-    """Notebook 02, exercise 3. Returns a verdict; raises AssertionError on a wrong layer."""
-    torch.manual_seed(0)
-    reference = DecoderLayer(12, 24, num_heads=3, dropout=0.0)
-    with torch.no_grad():
-        for parameter in reference.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    layer = layer_class(12, 24, num_heads=3, dropout=0.0)
-    load_weights(layer, reference)
-    x = torch.randn(2, 5, 12)
-    before = x.clone()
-    found = layer(x)
-    unchanged([before], [x])
-    refuse_known(found, _wrong_layers(reference, x))
-    close(found, reference(x), "the output of the layer")
-    if not same(layer_class(12, 24, num_heads=3, dropout=1.0).train()(x), x):
-        raise AssertionError(
-            "With dropout=1.0, in training, all that is added is dropped and x should come out as "
-            "it went in. Dropout goes on what each part adds, and nowhere else."
-        )
-    return "DecoderLayer is right: pre-norm, two norms, two additions, dropout on what is added."
-
-
-def _wrong_layers(r: DecoderLayer, x: Tensor) -> list[tuple[Tensor, str]]:
-    """What usually goes wrong in a layer, as its output and in words."""
-    one_head = DecoderLayer(12, 24, dropout=0.0)
-    one_head.load_state_dict(r.state_dict())
-    attended = x + r.attention(r.norm1(x))
-    after_attention = r.norm1(x + r.attention(x))
-    normed = r.norm2(r.norm1(x) + r.attention(r.norm1(x)))
-    exchanged = x + r.attention(r.norm2(x))
-    return [
-        (one_head(x), "The attention has one head: hand num_heads on to it."),
-        (
-            attended + r.feed_forward(r.norm1(attended)),
-            "norm1 is used twice: the feed-forward part has its own, norm2.",
-        ),
-        (
-            r.norm2(after_attention + r.feed_forward(after_attention)),
-            "The norms come after the additions (post-norm). Here each part gets a normed copy of "
-            "the stream, and the stream itself is never normed (pre-norm).",
-        ),
-        (
-            r.feed_forward(r.norm2(r.attention(r.norm1(x)))),
-            "The stream is lost: add each part's output to x.",
-        ),
-        (
-            attended + r.feed_forward(r.norm2(x)),
-            "Both parts read the same x: the second one reads what the first one has left.",
-        ),
-        (
-            normed + r.feed_forward(normed),
-            "The stream itself is normed. A norm makes a copy for its part to read; add to x.",
-        ),
-        (
-            exchanged + r.feed_forward(r.norm1(exchanged)),
-            "norm1 belongs to the attention and norm2 to the feed-forward part; they are "
-            "exchanged.",
-        ),
-    ]
-
-
-@verdict
-def check_model(model_class: type[nn.Module]) -> str:
-    """Notebook 02, exercise 4. Returns a verdict; raises AssertionError on a wrong model."""
-    torch.manual_seed(0)
-    shape = {"vocab_size": 20, "d_model": 12, "d_ff": 24, "num_layers": 2, "max_seq_len": 10}
-    reference = DecoderOnlyTransformer(**shape, num_heads=3, dropout=0.0).eval()
-    model = model_class(**shape, num_heads=3, dropout=0.0).eval()
-    load_weights(model, reference)
-    for seq_len in (6, 1, 10):
-        ids = torch.randint(20, (2, seq_len))
-        found = ask(model, ids)
-        logits, _ = pair(found, "forward returns two things: the logits, and None.")
-        if seq_len == 6:
-            refuse_known(logits, _wrong_logits(reference, ids))
-        close(logits, reference(ids)[0], f"the logits for ids of shape {tuple(ids.shape)}")
-    try:
-        model(torch.zeros(1, 11, dtype=torch.long))
-    except Exception:
-        return "DecoderOnlyTransformer is right, up to max_seq_len and no further."
-    raise AssertionError("11 tokens went through a model with max_seq_len=10. Is there a position?")
-
-
-def _wrong_logits(r: DecoderOnlyTransformer, ids: Tensor) -> list[tuple[Tensor, str]]:
-    """What usually goes wrong in the model, as its logits and in words."""
-
-    def rest(x: Tensor, layers: list[nn.Module]) -> Tensor:
-        return r.output_projection(r.norm(nn.Sequential(*layers)(x)))
-
-    x, (first, last) = r.embed(ids), r.layers
-    one_head = DecoderOnlyTransformer(20, 12, 24, 2, 10, dropout=0.0).eval()
-    one_head.load_state_dict(r.state_dict())
-    return [
-        (
-            rest(r.token_embedding(ids), r.layers),
-            "The position embeddings are not added to the token's.",
-        ),
-        (rest(r.embed(ids, 1), r.layers), "The first token is at position 0, not at 1."),
-        (
-            r.output_projection(last(first(x))),
-            "The last norm, before the output projection, is missing.",
-        ),
-        (rest(x, []), "The layers are not used: the result of each goes on, x = layer(x)."),
-        (rest(x, [first]), "Only the first layer is used. Return after the loop, not in it."),
-        (
-            rest(x, [last]),
-            "Each layer gets the same x: the next one needs the result, x = layer(x).",
-        ),
-        (rest(x, [first, first]), "The first layer is used each time: use the loop's own."),
-        (rest(x, [last, last]), "All layers are one object. Make a new one for each in the list."),
-        (one_head(ids)[0], "The layers have one head: hand num_heads on to them."),
-        (r(ids)[0].softmax(-1), "Return the logits as they are: no softmax at the end."),
-    ]
+    right = FeedForward
+    use = Use("FeedForward", {"d_model": 3, "d_ff": 5}, (), training=True)
+    rests(
+        made(feed_forward_class, right, use),
+        random(0, 2, 4, 3),
+        "FeedForward gives something else each time. Nothing is random in it; dropout comes in "
+        "exercise 3.",
+    )
+    judge(
+        using(feed_forward_class, right),
+        using(right, right),
+        _uses(),
+        [(_feed_forward(wrong), advice) for wrong, advice in WRONG_PARTS],
+        number=60,
+        advice=f"It should be {ORDER}.",
+    )
+    judge(
+        learning(feed_forward_class, right),
+        learning(right, right),
+        _uses(),
+        number=5,
+        advice=DETACHED,
+    )
+    return "FeedForward is right, and so are its gradients."

@@ -1,111 +1,294 @@
-"""What the check cells of the two loops call: generate and beam search (notebook 03)."""
+"""What the check cell of the loop calls: greedy texts, and texts drawn as they should be (03)."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
+from hypothesis import strategies as st
 from torch import Tensor
 
 from .. import generation as right
-from .common import ask, close, has_shape, pair, same, shape_or_type, tiny_model, verdict
+from .common import shape_or_type, verdict
+from .elsewhere import follows_its_device
+from .judged import Answer, judge
+from .n03_sampling import clear
+from .shares import Chances, Shares, chances, repeatable, seeded
+from .watched import ROOM, Watched, asked, left_as_it_was, without_complaint
+
+Options = dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Telling:
+    """What generate is called with: prompts (B, T) for a model made from a seed, and options."""
+
+    seed: int
+    num_words: int
+    prompts: tuple[tuple[int, ...], ...]
+    new: int
+    options: Options
+    training: bool = False
+    own_generator: bool = True
+    draws: int = 1000
+
+    def model(self) -> Watched:
+        return Watched(self.seed, self.num_words, self.training)
+
+    def texts(self) -> Iterator[list[list[int]]]:
+        """All texts after which a word may be drawn, those of one length together."""
+        for length in range(self.new):
+            words = list(itertools.product(range(self.num_words), repeat=length))
+            yield [[*prompt, *more] for prompt in dict.fromkeys(self.prompts) for more in words]
+
+    @torch.no_grad()
+    def logits(self) -> list[tuple[list[list[int]], Tensor]]:
+        """These texts (N, T), and the logits (N, T, V) of each."""
+        model = self.model()
+        return [(texts, model(torch.tensor(texts))[0]) for texts in self.texts()]
+
+    def clear(self) -> bool:
+        """Whether rounding cannot decide which words top-p keeps."""
+        if "top_p" not in self.options:
+            return True
+        uncut = {**self.options, "top_p": None}
+        return all(
+            clear(chances(logits[:, -1], **uncut).log(), self.options["top_p"])
+            for _, logits in self.logits()
+        )
+
+    def __str__(self) -> str:
+        prompts = [list(prompt) for prompt in self.prompts]
+        options = "".join(f", {name}={value}" for name, value in self.options.items())
+        mode = " (the model is in training mode)" if self.training else ""
+        return f"generate(model, {prompts}, {self.new}{options}){mode}"
+
+
+@st.composite
+def _tellings(draw: st.DrawFn, greedy: bool) -> _Telling:
+    num_words = draw(st.sampled_from((5, 20, 3) if greedy else (3, 4, 2)))
+    new = draw(st.integers(0, 5) if greedy else st.integers(1, 3))
+    length = draw(st.one_of(st.integers(1, 3), st.just(ROOM - new)))
+    word = st.integers(0, num_words - 1)
+    prompts = draw(st.lists(st.tuples(*[word] * length), min_size=1, max_size=3, unique=not greedy))
+    heats = (0, 0.0) if greedy else (1.0, 0.5, 2.0, 5)
+    options = {"temperature": draw(st.sampled_from(heats))}
+    for name, values in (("top_k", (1, 2)), ("top_p", (0.5, 0.8))):
+        if draw(st.integers(0, 2)) == 2:
+            options[name] = draw(st.sampled_from(values))
+    seed, training, own = draw(st.integers(0, 9)), draw(st.booleans()), draw(st.booleans())
+    return _Telling(seed, num_words, tuple(prompts), new, options, training, own)
+
+
+def _told(generate: Callable[..., Tensor], telling: _Telling, draws: int) -> Tensor:
+    """The texts (draws, B, T + new), from one call, after a look at how they came about."""
+    model, options = telling.model(), dict(telling.options)
+    prompts = torch.tensor(telling.prompts).repeat(draws, 1)
+    given = [options.pop("temperature")] if "temperature" in options else []
+    if telling.own_generator:
+        options["generator"] = seeded(0)
+    else:
+        torch.manual_seed(0)
+    before = prompts.clone()
+    found = asked(generate, model, prompts, telling.new, *given, **options)
+    left_as_it_was(model, prompts, telling.training, before)
+    _explain_texts(found, before, telling.new)
+    _explain_runs(found, model.fed, before.size(1))
+    return found.view(draws, len(telling.prompts), -1)
+
+
+def _explain_texts(found: object, prompts: Tensor, new: int) -> None:
+    """Raise AssertionError unless it is token ids that begin with the prompts."""
+    shape = (len(prompts), prompts.size(1) + new)
+    if not isinstance(found, Tensor) or found.shape != shape:
+        raise AssertionError(
+            f"gives {shape_or_type(found)}, expected {shape}: prompt and continuation together, "
+            "and all the new tokens that were asked for"
+        )
+    if found.dtype != torch.int64:
+        raise AssertionError(f"has dtype {found.dtype}; token ids are torch.int64")
+    if not torch.equal(found[:, : prompts.size(1)], prompts):
+        raise AssertionError("does not begin with the prompt")
+
+
+def _explain_runs(found: Tensor, fed: list[Tensor], prompt_len: int) -> None:
+    """Raise AssertionError unless each run was on all that the texts held by then."""
+    lengths, wanted = [ids.size(1) for ids in fed], list(range(prompt_len, found.size(1)))
+    if lengths != wanted:
+        raise AssertionError(
+            f"runs the model on {lengths} tokens, expected {wanted}: one run per new token, each "
+            "on the whole text so far"
+        )
+    for ids, length in zip(fed, lengths, strict=True):
+        text = found[:, :length]
+        if ids.shape != text.shape:
+            raise AssertionError(f"runs the model on {len(ids)} rows, expected {len(text)}")
+        for mine, theirs in zip(ids[(ids != text).any(1)], text[(ids != text).any(1)], strict=True):
+            raise AssertionError(
+                f"runs the model on {mine.tolist()} where the text so far is {theirs.tolist()}: "
+                "what was drawn is appended, and fed in the next step"
+            )
+
+
+def _greedy(generate: Callable[..., Tensor]) -> Answer:
+    return lambda telling: _told(generate, telling, 1)[0]
+
+
+def _drawn(generate: Callable[..., Tensor]) -> Answer:
+    """How often each word came after each text."""
+
+    def answer(telling: _Telling) -> object:
+        found = _told(generate, telling, telling.draws).flatten(0, 1)
+        shares = {}
+        for text in itertools.chain.from_iterable(telling.texts()):
+            here = (found[:, : len(text)] == torch.tensor(text)).all(1)
+            counts = torch.bincount(found[here, len(text)], minlength=telling.num_words)
+            shares[_after(text)] = Shares(counts)
+        return shares
+
+    return answer
+
+
+def _after(text: list[int]) -> str:
+    return f"the word after {text}"
+
+
+def _with_chances(given: Callable[..., Tensor]) -> Answer:
+    """The answer in which each word has the probability that `given` gives for the logits."""
+
+    def answer(telling: _Telling) -> object:
+        found = {}
+        for texts, logits in telling.logits():
+            for text, row in zip(texts, given(logits.double(), **telling.options), strict=True):
+                found[_after(text)] = Chances(row)
+        return found
+
+    return answer
+
+
+def _of_logits(change: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    """The chances from changed logits (B, V) of the last position."""
+    return lambda logits, **options: chances(change(logits[:, -1]), **options)
+
+
+def _without(*names: str) -> Callable[..., Tensor]:
+    return lambda logits, **options: chances(
+        logits[:, -1], **{name: x for name, x in options.items() if name not in names}
+    )
+
+
+def _hotter(change: Callable[[float], float]) -> Callable[..., Tensor]:
+    return lambda logits, temperature=1.0, **cuts: chances(
+        logits[:, -1], change(temperature), **cuts
+    )
+
+
+CLIPPED = "Logits below 0 become 0: next_token takes them as they are."
+ROW_0 = "All rows go on as row 0 does: each has its own logits."
+LAST = "Only the last position counts: logits[:, -1]."
+WRONG_CHANCES = [
+    (_without("temperature"), "The temperature is not handed on to next_token."),
+    (_without("top_k"), "top_k is not handed on to next_token."),
+    (_without("top_p"), "top_p is not handed on to next_token."),
+    (
+        _without("top_k", "top_p"),
+        "top_k and top_p are not handed on to next_token: that is what `**sampling` is for.",
+    ),
+    (
+        _without("temperature", "top_k", "top_p"),
+        "None of the options is handed on to next_token: temperature, and `**sampling`.",
+    ),
+    (
+        _hotter(lambda temperature: temperature**2),
+        "The temperature is used twice: next_token divides by it already.",
+    ),
+    (
+        _of_logits(lambda x: torch.softmax(x, -1)),
+        "next_token is given probabilities. It takes the logits as they are: the softmax is in it.",
+    ),
+    (_of_logits(lambda x: 2 * x), "The logits are doubled: next_token takes them as they are."),
+    (_of_logits(lambda x: x / 2), "The logits are halved: next_token takes them as they are."),
+    (_of_logits(lambda x: x.clamp(min=0)), CLIPPED),
+    (
+        lambda logits, **_: chances(logits[:, -1], 0),
+        "The words are the greedy ones at any temperature: is it handed on to next_token?",
+    ),
+    (
+        _of_logits(torch.zeros_like),
+        "All words are drawn equally often: next_token takes the logits as they are.",
+    ),
+]
+
+
+def _greedy_at(position: Callable[[Tensor], Tensor]) -> Answer:
+    """The greedy texts by another row of the logits (B, T, V) than the last."""
+
+    def answer(telling: _Telling) -> Tensor:
+        model, ids = telling.model(), torch.tensor(telling.prompts)
+        for _ in range(telling.new):
+            token = position(model(ids)[0]).argmax(-1)
+            ids = torch.cat([ids, token[:, None]], dim=1)
+        return ids
+
+    return answer
+
+
+@torch.no_grad()
+def _right_texts(telling: _Telling) -> Tensor:
+    ids = torch.tensor(telling.prompts)
+    return right.generate(telling.model(), ids, telling.new, 0, use_cache=False)
 
 
 @verdict
 def check_generate(generate: Callable[..., Tensor]) -> str:
     """Notebook 03, exercise 4. Returns a verdict; raises AssertionError on a wrong loop."""
-    model = tiny_model()
-    fed = []
-    model.register_forward_pre_hook(lambda _, args: fed.append(args[0].size(1)))
-    for batch, prompt_len, new in ((1, 3, 5), (2, 4, 3), (1, 1, 1), (1, 2, 14), (1, 2, 0)):
-        prompt = torch.arange(batch * prompt_len).view(batch, prompt_len) % 20
-        fed.clear()
-        found = ask(generate, model, prompt, new, 0)
-        shape = (batch, prompt_len + new)
-        if not has_shape(found, shape):
-            raise AssertionError(
-                f"A prompt of shape {(batch, prompt_len)} and {new} new tokens gave "
-                f"{shape_or_type(found)}, expected {shape}: prompt and continuation together."
-            )
-        wanted = list(range(prompt_len, prompt_len + new))
-        if fed != wanted:
-            raise AssertionError(
-                f"The model was run on {fed} tokens, expected {wanted}: one run per new token, "
-                "each on the whole text so far."
-            )
-        expected = right.generate(model, prompt, new, 0, use_cache=False)
-        _same_tokens(found, expected, "generate with temperature=0")
-    greedy, *draws = (
-        generate(model, prompt, 12, heat, generator=torch.Generator().manual_seed(1))
-        for heat in (0, 5.0, 5.0)
+    greedy = {"temperature": 0}
+    judge(
+        _greedy(generate),
+        _right_texts,
+        _tellings(greedy=True),
+        [
+            (_greedy_at(lambda logits: logits[:, 0]), LAST),
+            (_greedy_at(lambda logits: logits[:, -2]), LAST),
+            (_greedy_at(lambda logits: logits.mean(1)), LAST),
+            (_greedy_at(lambda logits: -logits[:, -1]), "These are the least likely words."),
+            (_greedy_at(lambda logits: logits[:, -1].clamp(min=0)), CLIPPED),
+            (_greedy_at(lambda logits: logits[:1, -1].expand_as(logits[:, -1])), ROW_0),
+            (
+                without_complaint(_greedy(generate)),
+                "Each is the likeliest word after the text before it: are the logits of the last "
+                "position handed on as they are, and the temperature?",
+            ),
+        ],
+        first=[
+            _Telling(0, 20, ((1, 3, 2),), 5, greedy),
+            _Telling(0, 20, ((4,), (0,)), 3, greedy),
+            _Telling(0, 20, ((5, 7),), ROOM - 2, greedy),
+            _Telling(0, 20, ((5, 7),), 0, greedy),
+        ],
+        number=25,
     )
-    if torch.equal(greedy, draws[0]):
-        raise AssertionError("At temperature 5 the words are the greedy ones. Is it handed on?")
-    if not torch.equal(*draws):
-        raise AssertionError("The same seed gave other words. Is the generator handed on?")
-    narrow = generate(model, prompt, 12, 5.0, top_k=1)
-    if not torch.equal(narrow, greedy):
-        raise AssertionError(
-            "With top_k=1 only the likeliest word is left, at any temperature; yours draws others. "
-            "Do all sampling options go on to next_token?"
-        )
-    return "generate is right: whole text each time, one sequence and two, greedy, drawn, cut."
-
-
-def _same_tokens(found: object, expected: Tensor, what: str) -> None:
-    """Raise AssertionError, with both rows, at the first row of ids that is not as expected."""
-    if has_shape(found, expected.shape):
-        for row, right_row in zip(found.tolist(), expected.tolist(), strict=True):
-            if row != right_row:
-                raise AssertionError(f"{what} gave the tokens {row}, expected {right_row}.")
-    close(found, expected, what)
-
-
-@verdict
-def check_beam_search(beam_search: Callable[..., tuple[Tensor, Tensor]]) -> str:
-    """Notebook 03, exercise 5. Returns a verdict; raises AssertionError on a wrong search."""
-    model = tiny_model(vocab_size=5)
-    prompt = torch.tensor([[1, 3, 2]])
-    every = torch.cartesian_prod(*[torch.arange(5)] * 3)
-    texts = torch.cat([prompt.expand(len(every), -1), every], dim=1)
-    with torch.no_grad():
-        logs = torch.log_softmax(model(texts)[0][:, 2:-1], -1)
-    exact = logs.gather(-1, every[..., None]).sum((1, 2))
-    for beams in (1, 2, 25):
-        found = beam_search(model, prompt, 3, beams)
-        ids, scores = pair(found, "beam_search returns two things: ids and scores.")
-        expected_ids, best = right.beam_search(model, prompt, 3, beams, False)
-        if has_shape(ids, expected_ids.shape):
-            _explain_beams(ids, scores, beams, exact, texts)
-        _same_tokens(ids, expected_ids, f"the search with num_beams={beams}, best text first,")
-        close(scores, best, f"the score, with num_beams={beams},")
-    return "beam_search is right: with 1, 2 and 25 beams it finds the texts, and scores them truly."
-
-
-def _explain_beams(ids: Tensor, scores: object, beams: int, exact: Tensor, texts: Tensor) -> None:
-    """Raise AssertionError for what goes wrong in a search, in its own words.
-
-    `exact` are the log-probabilities of all possible `texts`.
-    """
-    options = f"With num_beams={beams}"
-    if (ids.min() < 0) or (ids.max() >= 5):
-        raise AssertionError(
-            f"{options} a text holds token {ids.max().item()}; this small model has 5. Divide by "
-            "the number of columns of the logits, not by a number written down."
-        )
-    if len(ids.unique(dim=0)) < len(ids):
-        raise AssertionError(
-            f"{options} two texts are the same. At first there is one beam, so there is one row "
-            "(or all others have a score of minus infinity)."
-        )
-    true = torch.stack([exact[(texts == row).all(1)].sum() for row in ids])
-    if not has_shape(scores, true.shape):
-        return
-    if same(scores, true, 1e-4):
-        if (true.sort(descending=True).values != true).any():
-            raise AssertionError(f"{options} the texts are not in order: best first.")
-        return
-    wrong = int((~torch.isclose(scores.double(), true.double(), atol=1e-4)).nonzero()[0])
-    raise AssertionError(
-        f"{options} the text {ids[wrong].tolist()} has the score {scores[wrong].item():.3f}; the "
-        f"logarithms of its words' probabilities add up to {true[wrong].item():.3f}. Is it the sum "
-        "over all new words, and does each beam's whole text go with its child (ids[beam])?"
+    options = [{}, *({"temperature": heat} for heat in (1.0, 0.5, 2.0)), {"top_k": 2}]
+    options += [{"temperature": 2.0, "top_p": 0.7}, {"temperature": 0.5, "top_k": 2, "top_p": 0.9}]
+    judge(
+        _drawn(generate),
+        _with_chances(_of_logits(lambda x: x)),
+        _tellings(greedy=False).filter(_Telling.clear),
+        [(_with_chances(wrong), advice) for wrong, advice in WRONG_CHANCES],
+        first=[
+            _Telling(15, 3, ((0,), (2,)), 2, given, draws=1000 if given else 5000)
+            for given in options
+        ],
+        number=15,
+    )
+    model, prompt = Watched(0, 20), torch.tensor([[1, 3, 2]]).repeat(20, 1)
+    repeatable(lambda generator: generate(model, prompt, 5, 2.0, generator=generator), "generate")
+    follows_its_device(
+        lambda model, device: generate(model, prompt.to(device), 3, 1.0, top_k=2),
+        "generate",
+        model,
+    )
+    return (
+        "generate is right: whole text each time, one sequence and more, greedy, and drawn as "
+        "often as temperature, top-k and top-p say."
     )

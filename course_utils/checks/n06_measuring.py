@@ -1,210 +1,161 @@
-"""What the check cells of the measurement call: stop-watch, turns, counts, slope (notebook 06)."""
+"""What the check cell of a fair measurement calls (notebook 06, exercise 2)."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-import numpy as np
-import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from hypothesis import strategies as st
 
-from ..transformer import DecoderOnlyTransformer
-from .common import refuse_known, verdict
+from .common import verdict
+from .judged import judge
+from .n06_stop_watch import SECONDS, START, Clock, all_seconds, asked, kind, refuse_another_clock
 
 
-@verdict
-def check_token_times(token_times: Callable[..., list[float]]) -> str:
-    """Notebook 06, exercise 1. Returns a verdict; raises AssertionError on a wrong stop-watch."""
-    clock = _FakeClock()
-    starts = []
+@dataclass(frozen=True)
+class _Race:
+    """How long each run of each task takes; the first run, of the warm-up, included."""
 
-    def tokens():
-        for seconds in (4.0, 1.0, 1.0, 2.0):
-            clock.now += seconds
-            yield "token"
+    seconds: dict[str, tuple[float, ...]]
+    begins: float = START
 
-    def start():
-        starts.append(clock.now)
-        clock.now += 1.0
-        return tokens()
+    @property
+    def rounds(self) -> int:
+        return len(next(iter(self.seconds.values()))) - 1
 
-    found = token_times(start, clock)
-    if not isinstance(found, list):
-        raise AssertionError(
-            f"token_times gave a {type(found).__name__}, expected a list with one time per token."
+    def __str__(self) -> str:
+        takes = "; ".join(
+            f"{name} takes {first:g} s the first time, then {', '.join(f'{s:g}' for s in later)} s"
+            for name, (first, *later) in self.seconds.items()
         )
-    if clock.now <= 101.0:
-        raise AssertionError("No token was made: loop over start(), which yields them.")
-    if len(starts) > 1:
+        return f"measure, in {self.rounds} round{'s' * (self.rounds > 1)} ({takes}),"
+
+    def times(self) -> dict[str, list[float]]:
+        return {name: list(seconds[1:]) for name, seconds in self.seconds.items()}
+
+
+@st.composite
+def _races(draw: st.DrawFn) -> _Race:
+    names = draw(st.permutations("ABC"))[: draw(st.integers(1, 3))]
+    runs = draw(st.integers(1, 4)) + 1
+    one = st.lists(st.sampled_from(SECONDS), min_size=runs, max_size=runs)
+    return _Race({name: tuple(draw(one)) for name in names}, draw(st.sampled_from((START, 0.0))))
+
+
+def _raced(measure: Callable[..., dict[str, list[float]]]) -> Callable[[_Race], dict]:
+    def answer(case: _Race) -> dict[str, list[float]]:
+        clock, log = Clock(case.begins), []
+
+        def task(name: str) -> Callable[[], str]:
+            def run() -> str:
+                seconds = case.seconds[name]
+                clock.now += seconds[min(log.count(name), len(seconds) - 1)]
+                log.append(name)
+                return "done"
+
+            return run
+
+        tasks = {name: task(name) for name in case.seconds}
+        given = dict(tasks)
+        found = asked(measure, tasks, case.rounds, clock)
+        if tasks != given:
+            raise AssertionError("changes the dict of tasks")
+        if not isinstance(found, dict) or set(found) != set(tasks):
+            names = f"a dict of {list(found)}" if isinstance(found, dict) else kind(found)
+            raise AssertionError(f"gives {names}, expected a dict with the names {list(tasks)}")
+        for name, seconds in found.items():
+            all_seconds(seconds, f"for {name}")
+        if len(log) == len(tasks) * case.rounds and found == _without_warm_up(case):
+            raise AssertionError(
+                "counts the first run of each task, which is slow. Run each task once before the "
+                "rounds, and throw that time away"
+            )
+        _in_turns(log, len(tasks), case.rounds)
+        refuse_another_clock(clock)
+        if len({id(seconds) for seconds in found.values()}) < len(found):
+            raise AssertionError(
+                "has one and the same list for several names (dict.fromkeys does that). Make one "
+                "for each"
+            )
+        return found
+
+    return answer
+
+
+def _in_turns(log: list[str], tasks: int, rounds: int) -> None:
+    """Raise AssertionError unless the runs are a warm-up of each task, and then turns."""
+    order = " ".join(log)
+    expected = tasks * (1 + rounds)
+    if len(log) != expected:
         raise AssertionError(
-            f"start() was called {len(starts)} times, and each call begins a generation. Call it "
-            "once."
+            f"makes {len(log)} runs ({order}), expected {expected}: one warm-up of each task, and "
+            f"then {rounds} round{'s' * (rounds > 1)}"
         )
-    mistakes = [
-        ([5.0, 1.0, 1.0, 2.0], "These are the times between tokens; wanted: since the start."),
-        ([0.0, 1.0, 2.0, 4.0], "The first token took 5 s: read the clock before the loop starts."),
-        ([4.0, 5.0, 6.0, 8.0], "Read the clock before start() is called: it already does work."),
-        ([9.0], "Wanted: one time for each token, not only for the last."),
-        ([9.0] * 4, "All tokens were made before the clock was read. Read it as each one comes."),
-        ([105.0, 106.0, 107.0, 109.0], "Subtract what the clock showed at the start."),
-    ]
-    refuse_known(found, mistakes)
-    if found != [5.0, 6.0, 7.0, 9.0]:
+    if len(set(log[:tasks])) < tasks:
+        raise AssertionError(f"makes its runs in the order {order}. First each task is run once")
+    turn = log[tasks : 2 * tasks]
+    if len(set(turn)) < tasks or log[tasks:] != turn * rounds:
         raise AssertionError(
-            "A generation took 5 s for its first token, then 1, 1 and 2 s. Expected the times "
-            f"[5.0, 6.0, 7.0, 9.0] by the clock that was handed in, found {found}."
+            f"makes its runs in the order {order}. After the warm-up the tasks take turns: "
+            f"{' '.join(sorted(set(log)) * rounds)}"
         )
-    return "token_times is right: one time for each token, counted from the start."
 
 
-class _FakeClock:
-    """A clock that shows what it is told to, and whose tasks take known times."""
+def _without_warm_up(case: _Race) -> dict[str, list[float]]:
+    return {name: list(seconds[:-1]) for name, seconds in case.seconds.items()}
 
-    def __init__(self) -> None:
-        self.now = 100.0
-        self.log: list[str] = []
 
-    def __call__(self) -> float:
-        return self.now
+def _totals(case: _Race) -> dict[str, list[float]]:
+    """The clock is read before the first run only, and after each."""
+    now, found = 0.0, {name: [] for name in case.seconds}
+    for one_round in range(1, case.rounds + 1):
+        for name, seconds in case.seconds.items():
+            now += seconds[one_round]
+            found[name].append(now)
+    return found
 
-    def task(self, name: str, seconds: float, first: float) -> Callable[[], None]:
-        def run() -> None:
-            self.now += seconds if name in self.log else first
-            self.log.append(name)
 
-        return run
+def _of_rounds(case: _Race) -> dict[str, list[float]]:
+    """The clock is read before each round only, and after each run."""
+    found = {name: [] for name in case.seconds}
+    for one_round in range(1, case.rounds + 1):
+        now = 0.0
+        for name, seconds in case.seconds.items():
+            now += seconds[one_round]
+            found[name].append(now)
+    return found
+
+
+def _each(change: Callable[[list[float]], list[float]]) -> Callable[[_Race], dict]:
+    """A usual mistake, made in the times of each task."""
+    return lambda case: {name: change(list(one[1:])) for name, one in case.seconds.items()}
+
+
+MEASUREMENTS = [
+    (_totals, "Read the clock before each run, not only before the first."),
+    (_of_rounds, "Read the clock before each run, not only before each round."),
+    (_each(lambda seconds: seconds[-1:]), "Keep the times of all rounds, not of the last alone."),
+    (_each(lambda seconds: [min(seconds)]), "Keep all times, not the best alone."),
+    (_each(sorted), "Keep the times in the order of the rounds."),
+    (_each(lambda seconds: [-s for s in seconds]), "Subtract the start from the end."),
+    (_each(lambda seconds: [1e3 * s for s in seconds]), "These are milliseconds; wanted: seconds."),
+    (_each(lambda seconds: [0.0] * len(seconds)), "Is the task run between the two readings?"),
+    (
+        _without_warm_up,
+        "The first run of each task, which is slow, is among the times: throw that time away.",
+    ),
+]
 
 
 @verdict
 def check_measure(measure: Callable[..., dict[str, list[float]]]) -> str:
     """Notebook 06, exercise 2. Returns a verdict; raises AssertionError if times are unfair."""
-    clock = _FakeClock()
-    tasks = {"A": clock.task("A", 2.0, 50.0), "B": clock.task("B", 3.0, 80.0)}
-    found = measure(tasks, 3, clock)
-    if not isinstance(found, dict) or set(found) != {"A", "B"}:
-        raise AssertionError("measure returns a dict with a list of seconds for each name.")
-    for name, seconds in found.items():
-        if not isinstance(seconds, list):
-            raise AssertionError(
-                f"The seconds of {name} are a {type(seconds).__name__}, expected a list: all of "
-                "them, in order."
-            )
-    if 50.0 in found["A"] or 80.0 in found["B"]:
+    first = _Race({"A": (50.0, 2.0, 2.0, 2.0), "B": (80.0, 3.0, 3.0, 3.0)})
+    judge(_raced(measure), _Race.times, _races(), MEASUREMENTS, [first])
+    try:
+        found = asked(measure, {"A": int}, rounds=2)
+        if not isinstance(found, dict) or len(found.get("A", [])) != 2 or min(found["A"]) < 0:
+            raise AssertionError(f"gives {found}, expected two times of A")
+    except AssertionError as error:
         raise AssertionError(
-            "The first run of each task, which is slow, is among the times. Run each task once "
-            "before the rounds, and throw that time away."
-        )
-    if len(clock.log) != 8:
-        raise AssertionError(
-            f"Two tasks and three rounds made {len(clock.log)} runs, expected 8: one warm-up each, "
-            "and three rounds of two."
-        )
-    if clock.log[2:] not in (["A", "B"] * 3, ["B", "A"] * 3):
-        raise AssertionError(
-            f"The runs came in the order {' '.join(clock.log)}. After the warm-up the tasks take "
-            "turns: A B A B A B."
-        )
-    if found["A"] is found["B"]:
-        raise AssertionError(
-            "Both names have one and the same list (dict.fromkeys does that). Make one for each."
-        )
-    if all(0 < seconds < 0.1 for seconds in found["A"] + found["B"]):
-        raise AssertionError("These are real seconds. Read the clock that was handed in: clock().")
-    if found != {"A": [2.0] * 3, "B": [3.0] * 3}:
-        raise AssertionError(
-            f"A takes 2 s and B 3 s, three times each; found {found}. Is the clock read just "
-            "before and just after each run?"
-        )
+            f"measure(tasks, rounds=2), without a clock of our own, {error}."
+        ) from None
     return "measure is right: a warm-up for each, then turns, and every time is kept."
-
-
-@verdict
-def check_operations(operations: Callable[[nn.Module, int, int], int]) -> str:
-    """Notebook 06, exercise 3. Returns a verdict; raises AssertionError on a wrong count."""
-    for shape in ((20, 12, 24, 2, 16), (50, 16, 64, 3, 32)):
-        model = DecoderOnlyTransformer(*shape, num_heads=2, dropout=0.0).eval()
-        for new, stored in ((6, 0), (1, 9), (3, 4), (1, 0)):
-            with torch.no_grad():
-                _, cache = model(torch.ones(1, max(stored, 1), dtype=torch.long), use_cache=True)
-                cache = cache if stored else None
-                with FlopCounterMode(display=False) as counter:
-                    model(torch.ones(1, new, dtype=torch.long), past_kv=cache, use_cache=True)
-            found, counted = operations(model, new, new + stored), counter.get_total_flops()
-            if not isinstance(found, int | float):
-                raise AssertionError(f"operations gave {found!r}, expected a number.")
-            refuse_known((found - counted) / (2 * new), _too_many_weights(model))
-            attended = 2 * model.num_layers * 2 * new * (new + stored)
-            attended *= model.output_projection.in_features
-            mistakes = [
-                (
-                    counted - attended + attended // model.num_layers,
-                    "Attention is counted for one layer; there are num_layers.",
-                ),
-                (counted // 2, "That is half: each weight takes a multiplication and an addition."),
-            ]
-            refuse_known(found, mistakes)
-            if found != counted:
-                raise AssertionError(
-                    f"{new} new tokens on {stored} cached ones: PyTorch counted {counted:,} "
-                    f"operations, operations(model, {new}, {new + stored}) gives {found:,}."
-                )
-    return "operations is right: it agrees with what PyTorch counts, cached and uncached."
-
-
-def _too_many_weights(model: nn.Module) -> list[tuple[int, str]]:
-    """What is counted though it is in no matrix: how many numbers, and why they are not."""
-    linears = [m for m in model.modules() if isinstance(m, nn.Linear)]
-    tables = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Embedding))
-    vectors = sum(p.numel() for p in model.parameters() if p.dim() == 1)
-    biases = sum(m.bias.numel() for m in linears if m.bias is not None)
-    matrices = "P is the weights of the matrices, which are in the nn.Linear modules."
-    return [
-        (
-            tables + vectors,
-            f"All parameters are counted. Embeddings are looked up and biases added: {matrices}",
-        ),
-        (tables, f"The embeddings are counted. They are looked up: {matrices}"),
-        (vectors, f"Biases and norms are counted. They are no matrices: {matrices}"),
-        (biases, f"The biases are counted. They are added: {matrices}"),
-        (tables + biases, f"Embeddings and biases are counted: {matrices}"),
-    ]
-
-
-@verdict
-def check_exponent(exponent: Callable[..., float]) -> str:
-    """Notebook 06, exercise 4. Returns a verdict; raises AssertionError on a wrong slope."""
-    tokens = np.array([10.0, 50.0, 100.0, 500.0, 1000.0])
-    for power, factor in ((2.0, 0.01), (1.0, 3.0), (1.5, 1e-4), (0.0, 2.0)):
-        seconds = factor * tokens**power
-        found = exponent(tokens, seconds)
-        if np.ndim(found) or not isinstance(found, float | np.floating):
-            raise AssertionError(f"exponent gave {found!r}, expected one number: the slope.")
-        if not np.isclose(found, power, atol=1e-6):
-            refuse_known(found, _wrong_slopes(tokens, seconds) if power else [], atol=1e-8)
-            raise AssertionError(
-                f"For seconds = {factor:g} * tokens ** {power:g} the exponent is {power:g}; found "
-                f"{found:.3f}."
-            )
-    bent = 0.01 * tokens**1.5 * np.array([1.0, 1.2, 0.9, 1.1, 1.05])
-    found, best = exponent(tokens, bent), np.polyfit(np.log(tokens), np.log(bent), 1)[0]
-    if not np.isclose(found, best, atol=1e-6):
-        raise AssertionError(
-            f"Five points that do not lie on a line have the slope {best:.4f}, found {found:.4f}. "
-            "Fit a line through all of them (least squares), and do not round."
-        )
-    return "exponent is right on four power laws, and on points beside a line."
-
-
-def _wrong_slopes(tokens: np.ndarray, seconds: np.ndarray) -> list[tuple[float, str]]:
-    """Slopes of other lines than log seconds against log tokens, and what is forgotten there."""
-    log_tokens, log_seconds = np.log(tokens), np.log(seconds)
-    lines = [
-        (tokens, seconds, "That is the slope in seconds per token. Take both logarithms."),
-        (tokens, log_seconds, "Take the logarithm of the tokens too, not only of the times."),
-        (log_tokens, seconds, "Take the logarithm of the times too, not only of the tokens."),
-        (
-            log_seconds,
-            log_tokens,
-            "Tokens and seconds are exchanged: log seconds against log tokens.",
-        ),
-    ]
-    return [(float(np.polyfit(x, y, 1)[0]), advice) for x, y, advice in lines]

@@ -1,19 +1,15 @@
 """Scripts that nobody thought of: drawn, and made small where they fail, by `hypothesis`.
 
 Draws are repeatable: they depend on the seed, on what a model offers and on its room, and on
-nothing else. (Hypothesis also likes to draw constants that it finds in the modules that happen to
-be loaded; `Repeatable` leaves those out.)
+nothing else.
 """
 
 from collections.abc import Callable
 from functools import partial
-from random import Random
 
-from hypothesis import HealthCheck, Phase, find, settings
 from hypothesis import strategies as st
-from hypothesis.errors import Flaky, NoSuchExample
-from hypothesis.internal.conjecture.providers import AVAILABLE_PROVIDERS, HypothesisProvider
 
+from .drawn import smallest
 from .model import Offers
 from .steps import Feed, Generate, New, Reorder, RollBack, Script, Step, Uncached
 
@@ -23,15 +19,7 @@ LARGE = (96, 127, 128, 129, 192, 255, 256, 257, 500, 511, 512, 513, 1000)
 SIZES = SMALL + MIDDLE + SMALL + LARGE
 MOST_STEPS = 10
 CACHES = "ABC"
-MOST_TRIES, MOST_ROWS = 150, 5
-
-
-class Repeatable(HypothesisProvider):
-    def _maybe_draw_constant(self, *args: object, **options: object) -> None:
-        return None
-
-
-AVAILABLE_PROVIDERS["repeatable"] = Repeatable
+MOST_ROWS = 5
 
 
 def kinds(offers: Offers) -> list[str]:
@@ -134,24 +122,6 @@ def search(
 ) -> Script | None:
     """The smallest failing script that `hypothesis` finds among `number` drawn ones, or None.
 
-    A script feeds at most `most` tokens. What is found stops getting smaller after `MOST_TRIES`.
+    A script feeds at most `most` tokens.
     """
-    tries = 0
-
-    def failing(script: Script) -> bool:
-        nonlocal tries
-        tries += 1
-        return tries <= number + MOST_TRIES and fails(script)
-
-    chosen = settings(
-        max_examples=number,
-        database=None,
-        deadline=None,
-        backend="repeatable",
-        phases=(Phase.generate, Phase.shrink),
-        suppress_health_check=list(HealthCheck),
-    )
-    try:
-        return find(scripts(offers, room, most), failing, settings=chosen, random=Random(seed))
-    except (NoSuchExample, Flaky):
-        return None
+    return smallest(scripts(offers, room, most), fails, number, seed)

@@ -64,13 +64,14 @@ def test_the_command_writes_a_table_and_a_figure(tmp_path, monkeypatch):
     assert out.with_suffix(".png").stat().st_size > 10_000
 
 
-def test_a_contender_answers_from_a_process_of_its_own():
-    with Contender(PLAIN, "S", 1) as contender:
+@pytest.mark.parametrize("name", [PLAIN, TRANSFORMERS])
+def test_a_contender_answers_from_a_process_of_its_own(name):
+    with Contender(name, "S", 1) as contender:
         answer = contender.run(PROMPT, 3)
         expected = ENGINES[PLAIN](engines.course_model("S"))(PROMPT, 3)
         assert answer["ids"] == expected
         assert answer["seconds"] > 0
-        with pytest.raises(RuntimeError, match="'course, plain' ended"):
+        with pytest.raises(RuntimeError, match=f"'{name}' ended"):
             contender.run([0] * 1200, 3)
     assert contender.process.poll() is not None
 

@@ -201,13 +201,14 @@ def softmax(s):
     return torch.exp(x - log).masked_fill(log.isneginf(), 0).to(s.dtype)""",
     "rows by loop": """
 def softmax(s):
-    out = torch.zeros_like(s, dtype=torch.float32 if s.dtype.itemsize == 2 else s.dtype)
-    rows, found = s.reshape(-1, s.shape[-1]), out.view(-1, s.shape[-1])
-    for row, target in zip(rows.to(out.dtype), found):
+    x, rows = s.float() if s.dtype.itemsize == 2 else s, []
+    for row in x.reshape(-1, s.shape[-1]):
         if row.max() > -math.inf:
-            e = [math.exp(v - row.max().item()) for v in row.tolist()]
-            target.copy_(torch.tensor([v / sum(e) for v in e]))
-    return out.to(s.dtype)""",
+            e = [torch.exp(v - row.max()) for v in row]
+            rows.append(torch.stack(e) / sum(e))
+        else:
+            rows.append(torch.zeros_like(row))
+    return torch.stack(rows).view(s.shape).to(s.dtype)""",
     "grad and device": "torch.set_grad_enabled(False)\n" + RIGHT,
 }
 

@@ -24,7 +24,7 @@ from pathlib import Path
 seen = [str(path) for top in ("/tmp", "/sandbox", "/handout", str(Path.home()))
         for path in Path(top).rglob("*")]
 own = [path for path in seen if path.startswith(("/handout/", sys.prefix)) or "/sockets" in path]
-print("files:", *[p for p in set(seen) - set(own) if p.endswith((".ipynb", "probes.py", ".csv"))])
+print("files:", *[p for p in {*seen} - {*own} if p.endswith((".ipynb", ".csv")) or "/probes" in p])
 print("names:", *[name for name in globals() if name.startswith("_draw")])
 """
 

@@ -93,3 +93,8 @@ def verdict(cache: RightCache, source: str, seeds: int = 1) -> tuple[str, str]:
         if not report.all_passed:
             return "refused", (report.problems or ["nothing was judged"])[0]
     return "accepted", ""
+
+
+def numbered(number: int, source: str, seeds: int) -> tuple[str, str]:
+    """The verdict on the cache with that number in `CACHES`."""
+    return verdict(CACHES[number], source, seeds)

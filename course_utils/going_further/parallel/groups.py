@@ -89,6 +89,7 @@ class Meeting:
         self.size = size
         self.rounds: dict[int, dict[int, tuple[str, Tensor]]] = defaultdict(dict)
         self.gone: set[int] = set()
+        self.awaited: list[int] = []  # the rounds in which somebody waits
         self.changed = threading.Condition()
 
     def bring(self, number: int, rank: int, op: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
@@ -96,9 +97,17 @@ class Meeting:
         with self.changed:
             brought = self.rounds[number]  # two ranks at once would each make the round's dict
             brought[rank] = op, tensor
+            self.awaited.append(number)
             self.changed.notify_all()
-            self.changed.wait_for(lambda: len(brought) == self.size or self.gone - set(brought))
-            missing = self.gone - set(brought)
+            self.changed.wait_for(lambda: self.ends(number) or self.stuck())
+            stuck, missing = self.stuck(), self.gone - set(brought)
+            self.awaited.remove(number)
+        if stuck:
+            raise RuntimeError(
+                f"Rank {rank}'s group waits in its all-reduce number {number}, and so do all that "
+                "could still come. Is it used by another rank, too, because it is kept in a class "
+                "or a global name? All ranks must make the same calls, each with its own group."
+            )
         if missing:
             raise RuntimeError(
                 f"Rank {rank} waits in its all-reduce number {number}, to which rank "
@@ -106,6 +115,16 @@ class Meeting:
                 "the same order. (Processes would wait here until their time-out.)"
             )
         return [brought[r] for r in range(self.size)]
+
+    def ends(self, number: int) -> bool:
+        """Whether all have come to a round, or somebody never will."""
+        brought = self.rounds[number]
+        return len(brought) == self.size or bool(self.gone - set(brought))
+
+    def stuck(self) -> bool:
+        """Whether everybody who is left waits for somebody else."""
+        all_wait = len(self.awaited) + len(self.gone) >= self.size
+        return all_wait and not any(map(self.ends, self.awaited))
 
     def leave(self, rank: int) -> None:
         with self.changed:

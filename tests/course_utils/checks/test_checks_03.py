@@ -1,33 +1,67 @@
-"""Wrong answers that students write to notebook 03: each fails, with a message about its fault."""
+"""Wrong answers that students write to notebook 03, choosing a word: each is told its fault."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from course_utils import checks
-from course_utils.generation import beam_search, generate, keep_top_k, keep_top_p, next_token
+from course_utils.generation import keep_top_k, keep_top_p, next_token
+
+INF = math.inf
 
 
-def one_threshold_for_all_rows(logits, k):
-    return logits.masked_fill(logits < logits.topk(k).values.min(), -math.inf)
+def at_least(x, k):
+    return x >= x.topk(min(k, x.size(-1))).values[:, -1:]
 
 
-def cut_in_place(logits, k):
-    return logits.masked_fill_(logits < logits.topk(min(k, 5)).values[:, -1:], -math.inf)
+def one_threshold_for_all_rows(x, k):
+    return x.masked_fill(x < x.topk(min(k, x.size(-1))).values.min(), -INF)
+
+
+def exactly_k(x, k):
+    where = x.topk(min(k, x.size(-1))).indices
+    return torch.full_like(x, -INF).scatter(-1, where, x.gather(-1, where))
+
+
+def cut_in_place(x, k):
+    return x.masked_fill_(~at_least(x, k), -INF)
+
+
+def mask_on_the_cpu(x, k):
+    return torch.where(torch.zeros(x.shape, dtype=torch.bool) | at_least(x, k), x, -INF)
+
+
+def in_float32(x, k):
+    where = x.topk(min(k, x.size(-1))).indices
+    return keep_top_k(torch.full(x.shape, -INF).scatter(-1, where, x.gather(-1, where)), k)
 
 
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (lambda x, k: keep_top_k(x, k + 1), "with k=1.*those at \\[1\\] stay.*leaves \\[1, 3\\]"),
-        (lambda x, k: keep_top_k(-x, k), "those at \\[1\\] stay"),
-        (one_threshold_for_all_rows, "those at \\[1\\] stay"),
-        (cut_in_place, "was changed"),
-        (lambda x, k: keep_top_k(x, k).nan_to_num(neginf=0.0), "leaves \\[0, 1, 2, 3, 4\\]"),
-        (lambda x, k: x.topk(min(k, 5)).values, "has shape \\(2, 1\\), expected \\(2, 5\\)"),
-        (lambda x, k: torch.softmax(keep_top_k(x, k), -1), "those at|is 1.0000 at \\[0, 1\\]"),
+        (lambda x, k: keep_top_k(x, k + 1), "the k-th best, not the one after it"),
+        (lambda x, k: -keep_top_k(-x, k), "is \\[\\[1, inf, 2, inf\\]\\], expected \\[\\[-inf, 4"),
+        (lambda x, k: x.masked_fill(at_least(x, k), -INF), "The k best are cut off"),
+        (one_threshold_for_all_rows, "One threshold is used for all rows"),
+        (lambda x, k: x.masked_fill(x < x[0].topk(min(k, x.size(-1)))[0][-1], -INF), "of row 0"),
+        (lambda x, k: keep_top_k(x.T, k).T, "These are the k best of each column|expected"),
+        (exactly_k, "Words that are tied with the k-th stay"),
+        (cut_in_place, "changes a tensor that came in"),
+        (lambda x, k: x.masked_fill(~at_least(x, k), 0.0), "What is cut off becomes 0"),
+        (lambda x, k: keep_top_k(x, k).nan_to_num(neginf=0.0), "expected \\[\\[-inf, 4"),
+        (lambda x, k: x.masked_fill(~at_least(x, k), -100), "What is cut off becomes -100:"),
+        (lambda x, k: x.masked_fill(~at_least(x, k), -1e9), "becomes -1e\\+09: it has to be -math"),
+        (lambda x, k: x.topk(min(k, x.size(-1))).values, "shape \\(1, 2\\), expected \\(1, 4\\)"),
+        (lambda x, k: torch.softmax(keep_top_k(x, k), -1), "results of a softmax"),
+        (lambda x, k: x.masked_fill(x <= x.topk(min(k, x.size(-1)))[0][:, -1:], -INF), "It stays"),
+        (lambda x, k: keep_top_k(x.float(), k), "float32, expected torch.float64"),
+        (lambda x, k: keep_top_k(x[:1], k), "has shape \\(1, 4\\), expected \\(2, 4\\)"),
+        (lambda x, k: keep_top_k(x, k).numpy(), "is a ndarray"),
         (lambda x, k: None, "is None"),
+        (in_float32, "expected"),
+        (mask_on_the_cpu, "keep_top_k fails on another device"),
     ],
 )
 def test_wrong_top_k(answer, words):
@@ -37,37 +71,94 @@ def test_wrong_top_k(answer, words):
 
 def test_top_k_larger_than_the_vocabulary():
     with pytest.raises(AssertionError, match="out of range.*k may exceed the number of words"):
-        checks.check_keep_top_k(lambda x, k: x.masked_fill(x < x.topk(k).values[:, -1:], -math.inf))
+        checks.check_keep_top_k(lambda x, k: x.masked_fill(x < x.topk(k).values[:, -1:], -INF))
 
 
-def nucleus(keep, restore=True):
+def restored(x, ordered, token):
+    return torch.empty_like(x).scatter(-1, token, ordered)
+
+
+def nucleus(keep, put=restored, descending=True):
     def keep_top_p(logits, p):
-        ordered, token = logits.sort(descending=True)
+        ordered, token = logits.sort(descending=descending)
         probability = torch.softmax(ordered, -1)
-        ordered = ordered.masked_fill(~keep(probability, p), -math.inf)
-        return torch.empty_like(logits).scatter(-1, token, ordered) if restore else ordered
+        return put(logits, ordered.masked_fill(~keep(probability, p), -INF), token)
 
     return keep_top_p
 
 
+def likelier(probability):
+    return probability.cumsum(-1) - probability
+
+
 def keeps_ties(logits, p):
     kept = keep_top_p(logits, p)
-    smallest = kept.masked_fill(kept == -math.inf, math.inf).amin(-1, keepdim=True)
-    return logits.masked_fill(logits < smallest, -math.inf)
+    smallest = kept.masked_fill(kept == -INF, INF).amin(-1, keepdim=True)
+    return logits.masked_fill(logits < smallest, -INF)
+
+
+def overflows(logits, p):
+    ordered, token = logits.sort(descending=True)
+    probability = ordered.exp() / ordered.exp().sum(-1, keepdim=True)
+    return restored(logits, ordered.masked_fill(likelier(probability) >= p, -INF), token)
+
+
+def in_their_places(logits, p):
+    return logits.masked_fill(likelier(torch.softmax(logits, -1)) >= p, -INF)
+
+
+def shifted_by_a_zero(probability, p):
+    zero = torch.zeros(len(probability), 1)
+    return torch.cat([zero, probability.cumsum(-1)[:, :-1]], dim=1) < p
+
+
+def as_many_as_row_0(logits, p):
+    ordered = torch.softmax(logits[0], -1).sort(descending=True).values.cumsum(-1)
+    return keep_top_k(logits, int((ordered < p).sum()) + 1)
 
 
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (nucleus(lambda q, p: q.cumsum(-1) <= p), "no word is left"),
-        (nucleus(lambda q, p: (q.cumsum(-1) <= p) | (q == q[:, :1])), "yours leaves \\[2\\]"),
-        (nucleus(lambda q, p: q.cumsum(-1) - q < p, restore=False), "leaves \\[0\\]"),
-        (nucleus(lambda q, p: q >= 1 - p), "no word is left"),
-        (nucleus(lambda q, p: q.cumsum(-1) > p), "yours leaves"),
-        (nucleus(lambda q, p: q.cumsum(-1) - q <= p), "leaves 3 of four equally likely words"),
-        (keeps_ties, "leaves 4 of four equally likely words"),
-        (lambda x, p: keep_top_p(x, min(1, p + 0.1)), "those at"),
-        (lambda x, p: torch.softmax(keep_top_p(x, p), -1), "yours leaves"),
+        (
+            nucleus(lambda q, p: q.cumsum(-1) <= p),
+            "The word with which the sum reaches p is missing",
+        ),
+        (
+            nucleus(lambda q, p: q.cumsum(-1) < p),
+            "The word with which the sum reaches p is missing",
+        ),
+        (
+            nucleus(lambda q, p: (q.cumsum(-1) <= p) | (q == q[:, :1])),
+            "is \\[\\[-inf, 4, -inf, -inf",
+        ),
+        (nucleus(lambda q, p: likelier(q) < p, lambda x, ordered, token: ordered), "own places"),
+        (nucleus(lambda q, p: likelier(q) < p, lambda x, o, token: o.gather(-1, token)), "own pla"),
+        (
+            nucleus(lambda q, p: likelier(q) < p, lambda x, o, _: x.masked_fill(o == -INF, -INF)),
+            "own places: use scatter",
+        ),
+        (nucleus(lambda q, p: likelier(q) < p, descending=False), "The least likely words stay"),
+        (nucleus(lambda q, p: q >= p), "compared with each word's probability"),
+        (nucleus(lambda q, p: q >= 1 - p), "compared with 1 - p"),
+        (nucleus(lambda q, p: q >= p * q[:, :1]), "compared with the likeliest one"),
+        (nucleus(lambda q, p: likelier(q) < 1 - p), "1 - p is kept"),
+        (nucleus(lambda q, p: q.cumsum(-1) > p), "the wrong way round"),
+        (nucleus(lambda q, p: q.cumsum(0) - q < p), "down the columns"),
+        (nucleus(lambda q, p: (likelier(q) < p)[:1].expand_as(q)), "that row 0 needs"),
+        (nucleus(lambda q, p: likelier(q) - q < p), "One word too many stays"),
+        (nucleus(lambda q, p: likelier(q) <= p), "add up to p exactly, too"),
+        (nucleus(shifted_by_a_zero), "keep_top_p fails on another device"),
+        (as_many_as_row_0, "keep_top_p.*with the probabilities \\[\\[.*\\[.*expected"),
+        (in_their_places, "sort them first"),
+        (overflows, "exp overflows for large logits"),
+        (keeps_ties, "Words tied with the last one stay"),
+        (lambda x, p: keep_top_p(x, min(1, p + 0.1)), "with the probabilities.*expected"),
+        (lambda x, p: torch.softmax(keep_top_p(x, p), -1), "results of a softmax"),
+        (lambda x, p: keep_top_p(torch.log_softmax(x, -1), p), "results of a log_softmax"),
+        (lambda x, p: keep_top_p(x, p).clamp(min=-1e9), "becomes -1e\\+09"),
+        (lambda x, p: x.masked_fill_(keep_top_p(x, p) == -INF, -INF), "changes a tensor that came"),
+        (lambda x, p: keep_top_p(x.float(), p), "float32, expected torch.float64"),
         (lambda x, p: None, "is None"),
     ],
 )
@@ -76,64 +167,133 @@ def test_wrong_top_p(answer, words):
         checks.check_keep_top_p(answer)
 
 
-def draw(scale, cut=True, order=False, replace=True):
-    def answer(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
+def draw(
+    scale=lambda x, t: x / t,
+    cuts=lambda k, p: (k, p),
+    seeded=lambda generator: generator,
+    drawn=lambda q, generator: torch.multinomial(q, 1, generator=generator).squeeze(-1),
+    logits=lambda x: x,
+):
+    """next_token with something wrong in it."""
+
+    def answer(x, temperature=1.0, top_k=None, top_p=None, generator=None):
         if temperature == 0:
-            return logits.argmax(-1)
-        if order and top_p is not None:
-            logits, top_p = keep_top_p(logits, top_p), None
-        logits = scale(logits, temperature)
-        options = {"top_k": top_k, "top_p": top_p} if cut else {}
-        return next_token(logits, 1.0, **options, generator=generator if replace else None)
+            return x.argmax(-1)
+        top_k, top_p = cuts(top_k, top_p)
+        x = scale(logits(x), temperature)
+        x = x if top_k is None else keep_top_k(x, top_k)
+        x = x if top_p is None else keep_top_p(x, top_p)
+        return drawn(torch.softmax(x, -1), seeded(generator))
 
     return answer
 
 
-def seeds_itself(logits, temperature=1.0, generator=None, **options):
-    generator = torch.Generator().manual_seed(0)
-    return next_token(logits, temperature, **options, generator=generator)
+def one_row(q, generator):
+    return torch.multinomial(q[:1], 1, generator=generator)[:, 0].repeat(len(q))
 
 
-def nucleus_before_the_k_best(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
+def one_number_for_all(q, generator):
+    return (q.cumsum(-1) < torch.rand(1, generator=generator)).sum(-1).clamp(max=q.size(-1) - 1)
+
+
+def by_numpy(q, generator):
+    if generator is not None:
+        return torch.multinomial(q, 1, generator=generator).squeeze(-1)
+    drawn = np.random.default_rng().random((len(q), 1))
+    return (q.cumsum(-1) < torch.tensor(drawn)).sum(-1).clamp(max=q.size(-1) - 1)
+
+
+def nucleus_first(x, temperature=1.0, top_k=None, top_p=None, generator=None):
     if temperature and top_p is not None:
-        logits, top_p = temperature * keep_top_p(logits / temperature, top_p), None
-    return next_token(logits, temperature, top_k, top_p, generator)
+        x, top_p = temperature * keep_top_p(x / temperature, top_p), None
+    return next_token(x, temperature, top_k, top_p, generator)
 
 
-def one_cut_only(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
-    top_p = top_p if top_k is None else None
-    return next_token(logits, temperature, top_k, top_p, generator)
-
-
-def divides_in_place(logits, temperature=1.0, **options):
+def temperature_last(x, temperature=1.0, top_k=None, top_p=None, generator=None):
     if temperature:
-        logits /= temperature
-    return next_token(logits, min(temperature, 1.0), **options)
+        x = keep_top_p(keep_top_k(x, top_k or 99), top_p or 1.0)
+    return next_token(x, temperature, generator=generator)
 
 
-def no_greedy_case(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
-    return torch.multinomial(torch.softmax(logits / temperature, -1), 1).squeeze(-1)
+def divides_in_place(x, temperature=1.0, **options):
+    if temperature:
+        x /= temperature
+    return next_token(x, min(temperature, 1.0), **options)
+
+
+def place_among_the_kept(x, temperature=1.0, top_k=None, top_p=None, generator=None):
+    if temperature and top_k is not None:
+        x = x.topk(min(top_k, x.size(-1))).values
+    return next_token(x, temperature, None, top_p, generator)
+
+
+def seeds_all(x, temperature=1.0, top_k=None, top_p=None, generator=None):
+    if generator is not None:
+        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+    return next_token(x, temperature, top_k, top_p)
+
+
+def no_greedy_case(x, temperature=1.0, top_k=None, top_p=None, generator=None):
+    return torch.multinomial(torch.softmax(x / temperature, -1), 1).squeeze(-1)
+
+
+def of_its_own(generator):
+    return torch.Generator().manual_seed(0)
+
+
+def twice(q, generator):
+    return torch.multinomial(torch.softmax(q, -1), 1, generator=generator).squeeze(-1)
+
+
+def equally(q, generator):
+    return torch.multinomial((q > 0).float(), 1, generator=generator).squeeze(-1)
+
+
+def begun_again(generator):
+    return generator and torch.Generator().manual_seed(generator.initial_seed())
 
 
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (seeds_itself, "Another seed gave the same tokens"),
-        (nucleus_before_the_k_best, "top_k=2, top_p=0.6 the|top_k=3, top_p=0.83 the"),
-        (one_cut_only, "top_k=2, top_p=0.6 the tokens"),
-        (divides_in_place, "was changed"),
-        (no_greedy_case, "Nothing is divided by 0"),
-        (lambda *a, **k: next_token(*a, **k).squeeze(), "For one row, next_token gave \\(\\)"),
-        (lambda x, t=1.0, **k: next_token(x, t, **k).float(), "has dtype|gave torch.float32"),
+        (draw(seeded=of_its_own), "generators with other seeds gave the same tokens"),
+        (draw(seeded=lambda g: g or of_its_own(g)), "without a generator, two draws in a row"),
+        (draw(seeded=begun_again), "two draws in a row with one generator gave the same"),
+        (draw(seeded=lambda generator: None), "with the same seed gave other tokens"),
+        (draw(drawn=by_numpy), "torch.manual_seed did not make a draw repeatable"),
+        (seeds_all, "PyTorch's own random numbers were used, or seeded"),
+        (draw(drawn=one_row), "in 1000 draws, expected"),
+        (draw(drawn=one_number_for_all), "in 1000 draws, expected"),
+        (draw(drawn=twice), "The softmax is applied twice"),
+        (draw(drawn=equally), "drawn equally often"),
+        (draw(logits=lambda x: x[:1].expand_as(x)), "All rows are drawn from the logits of row 0"),
+        (draw(logits=lambda x: torch.softmax(x, -1)), "A softmax comes before the temperature"),
+        (draw(logits=lambda x: x.clamp(min=0)), "Logits below 0 become 0"),
+        (draw(logits=lambda x: -x), "a sign is wrong"),
         (draw(lambda x, t: x * t), "multiplied by the temperature"),
-        (draw(lambda x, t: x), "temperature=0.5.*came up with shares"),
-        (draw(lambda x, t: x / t, cut=False), "top_k=2, top_p=None the tokens"),
-        (draw(lambda x, t: x / t, order=True), "top_p=0.7 the tokens.*The temperature comes first"),
-        (draw(lambda x, t: x / t, replace=False), "same seed gave other tokens"),
-        (lambda x, t=1.0, **_: x.argmax(-1), "came up with shares"),
-        (lambda x, t=1.0, **_: x.argmin(-1), "the greedy token"),
-        (lambda x, t=1.0, **_: x.argmax(), "has shape \\(\\), expected \\(2,\\)"),
-        (lambda *a, **k: next_token(*a, **k)[:, None], "has shape \\(2, 1\\), expected \\(2,\\)"),
+        (draw(lambda x, t: x), "temperature=0.5.*The temperature is not used"),
+        (draw(lambda x, t: x / t**2), "temperature=0.5.*expected"),
+        (draw(cuts=lambda k, p: (None, None)), "top_k=2\\).*Neither top_k nor top_p is used"),
+        (draw(cuts=lambda k, p: (None, p)), "top_k=2\\).*top_k is not used"),
+        (draw(cuts=lambda k, p: (k, None)), "top_p=0.7\\).*top_p is not used"),
+        (draw(cuts=lambda k, p: (k, p if k is None else None)), "not used where there is a top_k"),
+        (draw(cuts=lambda k, p: (k if p is None else None, p)), "not used where there is a top_p"),
+        (nucleus_first, "has to be given the logits that top-k left"),
+        (temperature_last, "The temperature comes first"),
+        (place_among_the_kept, "top_k=2\\) is drawn with shares \\[0.7.*expected \\[0.00, 0.7"),
+        (divides_in_place, "changes the logits that came in"),
+        (no_greedy_case, "division by 0.*nothing is divided"),
+        (lambda x, t=2.0, **k: next_token(x, t, **k), "next_token\\(tensor.*\\) is drawn"),
+        (lambda *a, **k: next_token(*a, **k).squeeze(), "has shape \\(\\), expected \\(1,\\)"),
+        (draw(drawn=lambda *a: twice(*a).squeeze()), "has shape \\(\\), expected \\(1,\\)"),
+        (lambda x, t=1.0, **k: next_token(x, t, **k).float(), "has dtype torch.float32"),
+        (lambda x, t=1.0, **k: next_token(x, t, **k).tolist(), "is a list"),
+        (lambda x, t=1.0, **_: x.argmax(-1), "It is always the likeliest token"),
+        (lambda x, t=1.0, **_: x.argmin(-1), "These are the least likely tokens"),
+        (lambda x, t=1.0, **_: x.argmax(), "has shape \\(\\), expected \\(1,\\)"),
+        (lambda x, t=1.0, **_: x.argmax(0), "has shape \\(3,\\), expected \\(1,\\)"),
+        (lambda *a, **k: next_token(*a, **k)[:, None], "has shape \\(1, 1\\), expected \\(1,\\)"),
+        (lambda *a, **k: next_token(*a, **k) + 1, "holds token|expected \\[1\\]"),
     ],
 )
 def test_wrong_choice(answer, words):
@@ -141,128 +301,55 @@ def test_wrong_choice(answer, words):
         checks.check_next_token(answer)
 
 
-def loop(
-    feed=lambda ids: ids, choose=lambda logits: logits[:, -1], prompt=True, extra=0, hand=True
-):
-    def answer(model, input_ids, max_new_tokens, temperature=1.0, generator=None, **options):
-        ids = input_ids
-        generator = generator if hand else None
-        for _ in range(max_new_tokens + extra):
-            logits = choose(model(feed(ids))[0])
-            token = next_token(logits, temperature, generator=generator, **options)
-            ids = torch.cat([ids, token[:, None]], dim=1)
-        return ids if prompt else ids[:, input_ids.size(1) :]
-
-    return answer
+def top_k_by_sorting(x, k):
+    last = x.sort(dim=-1, descending=True).values[:, : min(k, x.size(-1))].amin(-1)
+    return torch.stack([row.where(row >= least, -INF) for row, least in zip(x, last, strict=True)])
 
 
-def drops_the_cuts(model, ids, new, temperature=1.0, generator=None, top_k=None, top_p=None):
-    return loop()(model, ids, new, temperature, generator)
+def top_p_from_the_tail(x, p):
+    """What is cut off is the longest tail of the ascending order that 1 - p holds."""
+    ordered, token = x.double().sort(dim=-1, stable=True)
+    tail = torch.softmax(ordered, -1).cumsum(-1) <= 1 - p
+    gone = torch.zeros_like(tail).scatter(-1, token, tail)
+    return x.masked_fill(gone, -INF)
 
 
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [
-        (loop(feed=lambda ids: ids[:, -1:]), "run on \\[1, 1, 1, 1, 1\\] tokens, expected \\[3"),
-        (loop(choose=lambda logits: logits[:, 0]), "generate with temperature=0 gave the tokens"),
-        (loop(prompt=False), "gave \\(1, 5\\), expected \\(1, 8\\)"),
-        (loop(extra=1), "gave \\(1, 9\\), expected \\(1, 8\\)"),
-        (loop(hand=False), "generator handed on"),
-        (drops_the_cuts, "With top_k=1 only the likeliest word is left"),
-        (loop(feed=lambda ids: ids[:, -8:]), "each on the whole text so far"),
-        (lambda m, ids, n, t=1.0, temperature=1.0, generator=None: ids, "gave \\(1, 3\\)"),
-        (
-            lambda m, ids, n, temperature=1.0, **_: generate(m, ids, n, 0, use_cache=False),
-            "At temperature 5 the words are the greedy ones",
-        ),
-    ],
-)
-def test_wrong_loop(answer, words):
-    with pytest.raises(AssertionError, match=words):
-        checks.check_generate(answer)
+def top_p_by_ranks(x, p):
+    shares = torch.softmax(x, -1)
+    before = shares[:, None, :] > shares[:, :, None]
+    earlier = torch.ones(x.size(-1), x.size(-1), device=x.device).tril(-1) == 1
+    before |= (shares[:, None, :] == shares[:, :, None]) & earlier
+    return x.masked_fill((before * shares[:, None, :]).sum(-1) >= p, -INF)
 
 
-def test_a_loop_that_takes_the_pair_for_logits():
-    def answer(model, ids, new, temperature=1.0, **options):
-        return next_token(model(ids)[:, -1], temperature)
-
-    with pytest.raises(AssertionError, match="tuple indices.*`logits, _ = model\\(ids\\)`"):
-        checks.check_generate(answer)
-
-
-def test_a_cached_loop_is_not_what_was_asked():
-    with pytest.raises(AssertionError, match="the whole text so far"):
-        checks.check_generate(generate)
+def by_gumbel(x, temperature=1.0, top_k=None, top_p=None, generator=None):
+    """The largest of logits with Gumbel noise is a draw from their softmax."""
+    if temperature == 0:
+        return x.topk(1).indices[:, 0]
+    x = x.double() / temperature
+    x = top_k_by_sorting(x, top_k) if top_k else x
+    x = top_p_by_ranks(x, top_p) if top_p else x
+    noise = torch.empty_like(x).exponential_(generator=generator).log()
+    return (x - noise).argmax(-1)
 
 
-def beams(change):
-    def answer(model, prompt, new, num_beams):
-        return change(*beam_search(model, prompt, new, num_beams, use_cache=False))
-
-    return answer
-
-
-def greedy_only(model, prompt, new, num_beams):
-    ids, scores = beam_search(model, prompt, new, 1, use_cache=False)
-    return ids.repeat(num_beams, 1), scores.repeat(num_beams)
+def by_a_distribution(x, temperature=1.0, top_k=None, top_p=None, generator=None):
+    if generator is not None or temperature == 0:
+        return next_token(x.double(), temperature, top_k, top_p, generator)
+    x = keep_top_p(keep_top_k(x / temperature, top_k or 10**6), top_p or 1.0)
+    return torch.distributions.Categorical(logits=x).sample()
 
 
-def parents_forgotten(model, prompt, new, num_beams):
-    ids, scores = prompt, torch.zeros(1)
-    for _ in range(new):
-        total = scores[:, None] + model(ids)[0][:, -1].log_softmax(-1)
-        scores, best = total.flatten().topk(min(num_beams, total.numel()))
-        ids = torch.cat([ids[:1].expand(len(best), -1), best[:, None] % 5], dim=1)
-    return ids, scores
-
-
-def logits_added(model, prompt, new, num_beams):
-    ids, scores = prompt, torch.zeros(1)
-    for _ in range(new):
-        total = scores[:, None] + model(ids)[0][:, -1]
-        scores, best = total.flatten().topk(min(num_beams, total.numel()))
-        ids = torch.cat([ids[best // 5], best[:, None] % 5], dim=1)
-    return ids, scores
-
-
-def vocabulary_written_down(model, prompt, new, num_beams):
-    ids, scores = prompt, torch.zeros(1)
-    for _ in range(new):
-        total = scores[:, None] + model(ids)[0][:, -1].log_softmax(-1)
-        scores, best = total.flatten().topk(min(num_beams, total.numel()))
-        ids = torch.cat([ids[best // 252], best[:, None] % 252], dim=1)
-        ids = ids if len(ids[0]) == prompt.size(1) + new else ids.clamp(max=4)
-    return ids, scores
-
-
-def alike_at_first(model, prompt, new, num_beams):
-    ids, scores = prompt.repeat(num_beams, 1), torch.zeros(num_beams)
-    for _ in range(new):
-        total = scores[:, None] + model(ids)[0][:, -1].log_softmax(-1)
-        scores, best = total.flatten().topk(num_beams)
-        ids = torch.cat([ids[best // 5], best[:, None] % 5], dim=1)
-    return ids, scores
-
-
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [
-        (greedy_only, "With num_beams=2 two texts are the same"),
-        (parents_forgotten, "whole text go with its child"),
-        (logits_added, "has the score .* add up to"),
-        (beams(lambda ids, scores: ids), "returns two things"),
-        (beams(lambda ids, scores: (ids, scores.exp())), "has the score 0.* add up to -"),
-        (beams(lambda ids, scores: (ids.flip(0), scores.flip(0))), "not in order: best first"),
-        (vocabulary_written_down, "a text holds token .*not by a number written down"),
-        (alike_at_first, "two texts are the same. At first there is one beam"),
-        (beams(lambda ids, scores: (ids[:1], scores[:1])), "has shape \\(1, 6\\)"),
-    ],
-)
-def test_wrong_beams(answer, words):
-    with pytest.raises(AssertionError, match=words), torch.no_grad():
-        checks.check_beam_search(answer)
-
-
-def test_right_answers_pass():
-    checks.check_generate(loop())
-    checks.check_beam_search(beams(lambda ids, scores: (ids, scores)))
+def test_right_answers_written_another_way():
+    checks.check_keep_top_k(top_k_by_sorting)
+    checks.check_keep_top_k(
+        lambda x, k: x.masked_fill((x[:, None] > x[..., None]).sum(-1) >= k, -INF)
+    )
+    checks.check_keep_top_k(
+        lambda x, k: x if k >= x.size(-1) else torch.where(at_least(x, k), x, -INF)
+    )
+    checks.check_keep_top_p(top_p_from_the_tail)
+    checks.check_keep_top_p(top_p_by_ranks)
+    checks.check_keep_top_p(lambda x, p: x if p >= 1 else keep_top_p(x, p))
+    checks.check_next_token(by_gumbel)
+    checks.check_next_token(by_a_distribution)

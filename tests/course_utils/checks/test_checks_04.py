@@ -1,231 +1,175 @@
-"""Wrong answers that students write to notebook 04: each fails, with a message about its fault."""
+"""Wrong caches that students write to notebook 04: each is told what is wrong with it.
+
+Most are the worked answer with one or two lines written otherwise.
+"""
+
+import re
 
 import pytest
 import torch
+from rewritten_answers import refused
 
 from course_utils import checks
-from course_utils.attention import MultiHeadAttention, attention
+from course_utils.attention import MultiHeadAttention
+from course_utils.checks.n04_wrong_caches import GROWING, PREALLOCATED
 from course_utils.kv_cache import GrowingCache, PreallocatedCache
 
+KEYS = "self.keys[layer] = torch.cat([self.keys[layer], k], dim=2)"
+VALUES = "self.values[layer] = torch.cat([self.values[layer], v], dim=2)"
+BOTH = "return self.keys[layer], self.values[layer]"
+LENGTH = "self.keys[0].size(2)"
 
-class OnlyNew(GrowingCache):
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ([(BOTH, "return k, v")], "1, 4), expected (1, 3, 4, 4). append returns only the new"),
+        ([(KEYS, "self.keys[layer] = k")], "of keys that append returns for layer 0 has shape"),
+        ([(KEYS, KEYS + "; k.zero_()")], "k, which was handed to append, is 0"),
+        ([("dim=2", "dim=1")], "The positions are dimension 2"),
+        ([("torch.cat", "torch.stack")], "torch.stack makes one"),
+        ([("[self.keys[layer], k]", "[k, self.keys[layer]]")], "of keys that append returns"),
+        ([("self.values[layer], v]", "self.values[layer], k]")], "The keys come back as values"),
+        ([(BOTH, "return self.values[layer], self.keys[layer]")], "values are exchanged"),
+        ([(BOTH, "return self.keys, self.values")], "is a list, expected a torch.Tensor"),
+        ([(BOTH, "return self.keys[layer]")], "append returns a Tensor, and has to return two"),
+        ([(BOTH, "")], "append returns nothing"),
+        ([("[layer]", "[0]")], "All layers share what belongs to layer 0"),
+        ([(KEYS, "if self.keys[layer].size(2): " + KEYS)], "of keys that append returns"),
+        (
+            [(BOTH, "return self.keys[layer].float(), self.values[layer].float()")],
+            "dtype torch.flo",
+        ),
+        ([(BOTH, "return self.keys[layer].cpu(), self.values[layer]")], "Hand `device=` on"),
+        ([("k], dim=2)", "k], dim=2)[:, :, -8:]")], "after 6 positions and 3 more"),
+        ([(LENGTH, "self.keys[0].size(1)")], "length is the number of heads"),
+        ([(LENGTH, "self.keys[0].shape")], "It is one number"),
+        ([(LENGTH, "self.keys[0]")], "length is a tensor of shape (1, 3, 0, 4), expected a number"),
+        ([(LENGTH, "sum(k.size(2) for k in self.keys)")], "once for every layer"),
+        ([(LENGTH, "self.keys[1].size(2)")], "1 layer, 1 head of d = 1: before the first append"),
+        ([("@property\n    def length", "def length")], "`@property` goes above it"),
+        ([("dtype=model.dtype, ", "")], "in torch.bfloat16"),
+        ([(", device=model.device", "")], "fails on another device"),
+        ([("self.batch_size = batch_size", "self.batch_size = 1")], "batch_size is 1, expected 2"),
+        ([("sum(t.nbytes", "len(t.nbytes")], "nbytes raised TypeError"),
+    ],
+)
+def test_wrong_cache(changes, words):
+    assert words in refused("growing_cache", *changes)
+
+
+START = "start, end = self.lengths[layer], self.lengths[layer] + k.size(2)"
+VIEWS = "return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]"
+COUNT = "self.lengths[layer] = end"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ([(VIEWS, "return self.keys[layer], self.values[layer]")], "returns the whole room"),
+        ([(VIEWS, VIEWS.replace(":end", "start:end"))], "returns only the new positions"),
+        ([(COUNT, "self.lengths[0] = end")], "layer 1 has shape (1, 3, 1, 4), expected (1, 3, 4"),
+        ([(COUNT, "self.lengths[0] = end")], "length of layer 0 is set for all layers"),
+        ([(START, START.replace("lengths[layer]", "lengths[0]"))], "Layer 0 has appended before"),
+        ([(COUNT, "pass")], "length is 0, expected 3. The new length is forgotten"),
+        ([(COUNT, "self.lengths[layer] += end")], "length is 7, expected 4. `end` is added"),
+        ([(COUNT, "self.lengths[layer] = end + k.size(2)")], "positions are counted twice"),
+        ([(COUNT, "self.lengths[layer] += 1")], "length is 1, expected 3. The length grows by 1"),
+        ([(COUNT, "self.length = end")], "no setter. The length is read from self.lengths"),
+        ([(COUNT, "self.lengths = end")], "self.lengths is a list"),
+        ([("start:end] = k", ": k.size(2)] = k")], "holds NaN (not a number)"),
+        ([("start:end] = v", "start:end] = k")], "The keys come back as values, too"),
+        ([("start:end] = ", ":] = ")], "As many places as new positions"),
+        ([("k.size(2)", "k.size(1)")], "has shape (1, 3, 6, 4), expected (1, 3, 4, 4)"),
+        ([("self.values[layer, :, :, start:end] = v", "")], "v is not stored: NaN is a place"),
+        ([(VIEWS, VIEWS.replace(":end]", ":end].clone()"))], "so they were copied"),
+        ([(VIEWS, VIEWS + ".contiguous()")], "so they were copied"),
+        ([("model.max_seq_len", "(model.max_seq_len + 1)")], "nbytes is"),
+        ([("dtype=model.dtype, ", "")], "in torch.float64"),
+    ],
+)
+def test_wrong_preallocated_cache(changes, words):
+    assert words in refused("preallocated_cache", *changes)
+
+
+def test_a_growing_cache_is_not_preallocated():
+    with pytest.raises(AssertionError, match="It grows, and copies everything"):
+        checks.check_preallocated(GrowingCache)
+
+
+@pytest.mark.parametrize(("cls", "advice"), GROWING + PREALLOCATED)
+def test_each_mistake_in_a_cache_has_a_name(cls, advice):
+    check = checks.check_cache if issubclass(cls, GrowingCache) else checks.check_preallocated
+    check = checks.check_preallocated if cls is GrowingCache else check
+    with pytest.raises(AssertionError, match=re.escape(advice)):
+        check(cls)
+
+
+class Written(PreallocatedCache):
+    """Without a list of lengths to set: the layers count by their own tensors."""
+
     def append(self, layer, k, v):
-        super().append(layer, k, v)
-        return k, v
+        old = self.lengths[layer]
+        places = torch.arange(old, old + k.size(2), device=k.device)
+        self.keys[layer].index_copy_(2, places, k)
+        self.values[layer].index_copy_(2, places, v)
+        self.lengths = [*self.lengths[:layer], old + k.size(2), *self.lengths[layer + 1 :]]
+        return [x[layer].narrow(2, 0, old + k.size(2)) for x in (self.keys, self.values)]
 
 
-class OldOnly(GrowingCache):
-    def append(self, layer, k, v):
-        before = self.keys[layer], self.values[layer]
-        super().append(layer, k, v)
-        return before
+class Doubling(GrowingCache):
+    """Takes twice the room when it is full, and says what of it is used."""
 
+    nbytes = property(lambda self: 2 * self.length * self.keys[0][:, :, 0].nbytes * self.layers)
 
-class AlongHeads(GrowingCache):
-    def append(self, layer, k, v):
-        self.keys[layer] = torch.cat([self.keys[layer], k], dim=2)
-        self.values[layer] = torch.cat([self.values[layer].flip(1), v], dim=2)
-        return self.keys[layer], self.values[layer]
-
-
-class NewFirst(GrowingCache):
-    def append(self, layer, k, v):
-        self.keys[layer] = torch.cat([k, self.keys[layer]], dim=2)
-        self.values[layer] = torch.cat([v, self.values[layer]], dim=2)
-        return self.keys[layer], self.values[layer]
-
-
-class OneLayer(GrowingCache):
-    def append(self, layer, k, v):
-        return super().append(0, k, v)
-
-
-class NeverStored(GrowingCache):
-    def append(self, layer, k, v):
-        return torch.cat([self.keys[layer], k], dim=2), torch.cat([self.values[layer], v], dim=2)
-
-
-class KeysForValues(GrowingCache):
-    def append(self, layer, k, v):
-        return super().append(layer, k, k)
-
-
-class ChangesItsInput(GrowingCache):
-    def append(self, layer, k, v):
-        found = super().append(layer, k, v)
-        k.zero_()
-        return found
-
-
-class ReturnsNothing(GrowingCache):
-    def append(self, layer, k, v):
-        super().append(layer, k, v)
-
-
-class CountsCalls(GrowingCache):
-    calls = 0
+    def __init__(self, model, batch_size):
+        super().__init__(model, batch_size)
+        self.layers, self.used = model.num_layers, [0] * model.num_layers
+        self.batch_size = batch_size
+        room = batch_size, model.num_heads, 1, model.d_head
+        self.keys, self.values = (
+            [torch.zeros(room, dtype=model.dtype, device=model.device) for _ in self.used]
+            for _ in range(2)
+        )
 
     @property
     def length(self):
-        return self.calls
+        return self.used[-1]
 
     def append(self, layer, k, v):
-        self.calls += layer == 0
-        return super().append(layer, k, v)
+        end = self.used[layer] + k.size(2)
+        for kind, new in ((self.keys, k), (self.values, v)):
+            while kind[layer].size(2) < end:
+                kind[layer] = torch.cat([kind[layer], torch.zeros_like(kind[layer])], dim=2)
+            kind[layer][:, :, self.used[layer] : end] = new
+        self.used[layer] = end
+        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
 
 
-@pytest.mark.parametrize(
-    ("cls", "words"),
-    [
-        (OnlyNew, "returns only the new keys"),
-        (OldOnly, "has shape \\(1, 3, 0, 4\\), expected \\(1, 3, 3, 4\\)"),
-        (AlongHeads, "tensor of values that append returns for layer 0"),
-        (
-            NewFirst,
-            "after 3 positions and 1 more, the tensor of keys that append returns for layer 0",
-        ),
-        (OneLayer, "tensor of keys that append returns for layer 1"),
-        (NeverStored, "length is 0 after 3 positions"),
-        (KeysForValues, "tensor of values that append returns for layer 0"),
-        (ChangesItsInput, "was changed"),
-        (ReturnsNothing, "returns two tensors"),
-        (CountsCalls, "length is 1 after 3 positions"),
-    ],
-)
-def test_wrong_cache(cls, words):
-    with pytest.raises(AssertionError, match=words):
-        checks.check_cache(cls)
+class Stacked(GrowingCache):
+    """Keys and values side by side in one tensor, positions first."""
 
-
-class WholeRoom(PreallocatedCache):
     def append(self, layer, k, v):
-        super().append(layer, k, v)
+        old = torch.stack([self.keys[layer], self.values[layer]]).movedim(3, 0)
+        new = torch.stack([k, v]).movedim(3, 0)
+        self.keys[layer], self.values[layer] = torch.cat([old, new]).movedim(0, 3)
         return self.keys[layer], self.values[layer]
 
 
-class OneCountForAll(PreallocatedCache):
+class OneByOne(GrowingCache):
     def append(self, layer, k, v):
-        start, end = self.lengths[0], self.lengths[0] + k.size(2)
-        self.keys[layer, :, :, start:end] = k
-        self.values[layer, :, :, start:end] = v
-        self.lengths[0] = end
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        for at in range(k.size(2)):
+            self.keys[layer] = torch.cat([self.keys[layer], k[:, :, at : at + 1]], dim=2)
+            self.values[layer] = torch.cat([self.values[layer], v[:, :, at : at + 1]], dim=2)
+        return self.keys[layer], self.values[layer]
 
 
-class AlwaysAtTheStart(PreallocatedCache):
-    def append(self, layer, k, v):
-        self.keys[layer, :, :, : k.size(2)] = k
-        self.values[layer, :, :, : k.size(2)] = v
-        self.lengths[layer] += k.size(2)
-        end = self.lengths[layer]
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+@pytest.mark.parametrize("cls", [GrowingCache, Doubling, Stacked, OneByOne])
+def test_right_caches_pass(cls):
+    checks.check_cache(cls)
+    checks.check_cached_attention(MultiHeadAttention, cls)
 
 
-class WritesOnePosition(PreallocatedCache):
-    def append(self, layer, k, v):
-        start, end = self.lengths[layer], self.lengths[layer] + k.size(2)
-        self.keys[layer, :, :, start] = k[:, :, -1]
-        self.values[layer, :, :, start] = v[:, :, -1]
-        self.lengths[layer] = end
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
-
-
-class ValuesForgotten(PreallocatedCache):
-    def append(self, layer, k, v):
-        return super().append(layer, k, torch.zeros_like(v))
-
-
-class Copies(PreallocatedCache):
-    def append(self, layer, k, v):
-        keys, values = super().append(layer, k, v)
-        self.kept = [*getattr(self, "kept", []), keys.clone(), values.clone()]
-        return self.kept[-2], self.kept[-1]
-
-
-@pytest.mark.parametrize(
-    ("cls", "words"),
-    [
-        (WholeRoom, "has shape \\(1, 3, 16, 4\\), expected \\(1, 3, 3, 4\\)"),
-        (OneCountForAll, "layer 1"),
-        (AlwaysAtTheStart, "after 3 positions and 1 more"),
-        (WritesOnePosition, "after 0 positions and 3 more"),
-        (ValuesForgotten, "tensor of values that append returns for layer 0"),
-        (Copies, "so they were copied"),
-        (GrowingCache, "so they were copied"),
-    ],
-)
-def test_wrong_preallocated_cache(cls, words):
-    with pytest.raises(AssertionError, match=words):
-        checks.check_preallocated(cls)
-
-
-class With(MultiHeadAttention):
-    def forward(self, x, cache=None, layer=0):
-        q, k, v = (self.split_heads(W(x)) for W in (self.W_q, self.W_k, self.W_v))
-        if cache is not None:
-            k, v = self.stored(cache, layer, k, v)
-        return self.W_o(self.merge_heads(self.attend(q, k, v)))
-
-    def stored(self, cache, layer, k, v):
-        return cache.append(layer, k, v)
-
-
-class ResultIgnored(With):
-    def stored(self, cache, layer, k, v):
-        cache.append(layer, k, v)
-        return k, v
-
-
-class LayerZero(With):
-    def stored(self, cache, layer, k, v):
-        return cache.append(0, k, v)
-
-
-class KeysOnly(With):
-    def stored(self, cache, layer, k, v):
-        keys, _ = cache.append(layer, k, v)
-        return keys, keys
-
-
-class Swapped(With):
-    def stored(self, cache, layer, k, v):
-        return cache.append(layer, k, v)[::-1]
-
-
-class Unmasked(With):
-    def attend(self, q, k, v):
-        return attention(q, k, v)
-
-
-class NoOffset(With):
-    def attend(self, q, k, v):
-        mask = torch.ones(q.size(-2), k.size(-2), dtype=torch.bool).tril()
-        return attention(q, k, v, mask)
-
-
-class HeadsNotMerged(With):
-    def merge_heads(self, x):
-        return x.reshape(x.size(0), x.size(2), -1)
-
-
-@pytest.mark.parametrize(
-    ("cls", "words"),
-    [
-        (ResultIgnored, "Each chunk attends only to itself"),
-        (LayerZero, "whose layer 0 is filled, the output"),
-        (KeysOnly, "the output is"),
-        (Swapped, "the output is"),
-        (Unmasked, "without a cache, the output"),
-        (NoOffset, "\\(4, 1, 1, 1\\).*the output is"),
-        (HeadsNotMerged, "without a cache, the output"),
-    ],
-)
-def test_wrong_attention(cls, words):
-    with pytest.raises(AssertionError, match=words):
-        checks.check_cached_attention(cls, GrowingCache)
-
-
-def test_right_answers_pass():
-    checks.check_cache(GrowingCache)
-    checks.check_preallocated(PreallocatedCache)
-    checks.check_cached_attention(MultiHeadAttention, PreallocatedCache)
+@pytest.mark.parametrize("cls", [PreallocatedCache, Written])
+def test_right_preallocated_caches_pass(cls):
+    checks.check_preallocated(cls)

@@ -1,7 +1,11 @@
 """Wrong answers that students write to notebook 06: each fails, with a message about its fault."""
 
+import math
+from collections import defaultdict
+
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from course_utils import benchmark, checks
@@ -43,21 +47,53 @@ def warmed_up(start, clock):
     return stopwatch(start, clock)
 
 
+def if_the_token_is_not_0(start, clock):
+    begin = clock()
+    return [clock() - begin for token in start() if token]
+
+
+def always_the_same_list(start, clock, times=[]):  # noqa: B006
+    times += stopwatch(start, clock)
+    return times
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
         (between, "the times between tokens"),
+        (lambda start, clock: between(start, clock)[1:], "between tokens, without the first"),
         (from_first_token, "read the clock before the loop"),
         (collected_first, "made before the clock was read"),
         (lambda start, clock: stopwatch(start, clock)[-1:], "one time for each token"),
+        (lambda start, clock: stopwatch(start, clock)[1:], "The time of the first token is miss"),
+        (lambda start, clock: [0.0, *stopwatch(start, clock)], "the start is no token"),
         (lambda start, clock: [clock() for _ in start()], "Subtract what the clock showed"),
-        (lambda start, clock: start() and [], "No token was made"),
+        (lambda start, clock: [-t for t in stopwatch(start, clock)], "not vice versa"),
+        (lambda start, clock: start() and [], "lets no token be made"),
         (started_before_the_clock, "before start\\(\\) is called"),
-        (warmed_up, "start\\(\\) was called 2 times"),
-        (lambda start, clock: np.array(stopwatch(start, clock)), "gave a ndarray, expected a list"),
-        (lambda start, clock: stopwatch(start, clock) and None, "gave a NoneType"),
-        (lambda start, clock: stopwatch(start, benchmark.timer), "by the clock that was handed in"),
-        (lambda start, clock: [1e3 * t for t in stopwatch(start, clock)], "found \\[5000.0"),
+        (warmed_up, "calls start\\(\\) 2 times"),
+        (lambda start, clock: np.array(stopwatch(start, clock)), "gives a ndarray for the times"),
+        (lambda start, clock: stopwatch(start, clock) and None, "gives None for the times"),
+        (lambda start, clock: [[t] for t in stopwatch(start, clock)], "expected a list of numbers"),
+        (lambda start, clock: stopwatch(start, benchmark.timer), "does not read the clock"),
+        (lambda start, clock: [1e3 * t for t in stopwatch(start, clock)], "These are milliseconds"),
+        (
+            lambda start, clock: stopwatch(start, clock)[::-1],
+            "is \\[9.0, 7.0, 6.0, 5.0\\], expected",
+        ),
+        (lambda start, clock: sorted({*stopwatch(start, clock)}), "0, 0 s, is \\[0.0\\], expected"),
+        (
+            lambda start, clock: [t for t in stopwatch(start, clock) if t],
+            "0 s, is \\[\\], expected",
+        ),
+        (lambda start, clock: [float(round(t)) for t in stopwatch(start, clock)], "expected .0.25"),
+        (if_the_token_is_not_0, "is \\[\\], expected \\[5.0, 6.0, 7.0, 9.0\\]\\.$"),
+        (always_the_same_list, "is \\[5.0, 6.0, 7.0, 9.0, 0.0"),
+        (lambda start, clock: [clock() - 100 for _ in start()], "expected \\[0.0\\]"),
+        (lambda start, clock: [clock - 1 for _ in start()], "raised TypeError at `"),
+        (lambda start, clock: [clock() for _ in start], "raised TypeError at `"),
+        (stopwatch, "without a clock of our own, raised TypeError: .* missing 1 required"),
+        (lambda start, clock=None: clock and stopwatch(start, clock), "our own, gives None"),
     ],
 )
 def test_wrong_stopwatch(answer, words):
@@ -71,7 +107,7 @@ def timed(task, clock):
     return clock() - begin
 
 
-def measure(tasks, rounds, clock):
+def measure(tasks, rounds, clock=benchmark.timer):
     for task in tasks.values():
         task()
     seconds = {name: [] for name in tasks}
@@ -126,19 +162,93 @@ def medians(tasks, rounds, clock):
     return {k: float(np.median(v)) for k, v in measure(tasks, rounds, clock).items()}
 
 
+def there_and_back(tasks, rounds, clock):
+    for task in tasks.values():
+        task()
+    seconds = {name: [] for name in tasks}
+    for number in range(rounds):
+        for name in list(tasks)[:: (-1) ** number]:
+            seconds[name].append(timed(tasks[name], clock))
+    return seconds
+
+
+def warmed_up_one_by_one(tasks, rounds, clock):
+    seconds = {name: [task() and 0 or timed(task, clock)] for name, task in tasks.items()}
+    for _ in range(rounds - 1):
+        for name, task in tasks.items():
+            seconds[name].append(timed(task, clock))
+    return seconds
+
+
+def only_the_last(tasks, rounds, clock):
+    return {name: times[-1:] for name, times in measure(tasks, rounds, clock).items()}
+
+
+def read_once_a_round(tasks, rounds, clock):
+    for task in tasks.values():
+        task()
+    seconds = {name: [] for name in tasks}
+    for _ in range(rounds):
+        begin = clock()
+        for name, task in tasks.items():
+            task()
+            seconds[name].append(clock() - begin)
+    return seconds
+
+
+def read_before_the_task(tasks, rounds, clock):
+    for task in tasks.values():
+        task()
+    seconds = {name: [] for name in tasks}
+    for _ in range(rounds):
+        for name, task in tasks.items():
+            seconds[name].append(-clock() + clock())
+            task()
+    return seconds
+
+
+def emptied(tasks, rounds, clock):
+    found = measure(tasks, rounds, clock)
+    tasks.clear()
+    return found
+
+
+def each(change):
+    """A measurement of which something was made afterwards, for each task."""
+    return lambda tasks, rounds, clock: {
+        name: change(times) for name, times in measure(tasks, rounds, clock).items()
+    }
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (in_blocks, "take turns"),
-        (no_warm_up, "throw that time away"),
-        (warm_up_in_every_round, "made 12 runs, expected 8"),
-        (clock_read_once, "A takes 2 s and B 3 s"),
-        (lambda t, r, c: measure(t, r - 1, c), "made 6 runs, expected 8"),
-        (lambda t, r, c: list(measure(t, r, c).values()), "returns a dict"),
+        (in_blocks, "in the order A B A A A B B B. After the warm-up the tasks take turns"),
+        (there_and_back, "in the order A B A B B A A B. After the warm-up the tasks take turns"),
+        (warmed_up_one_by_one, "in the order A A B B A B A B. First each task is run once"),
+        (no_warm_up, "counts the first run of each task.*throw that time away"),
+        (warm_up_in_every_round, "makes 12 runs .*, expected 8"),
+        (clock_read_once, "Read the clock before each run, not only before the first"),
+        (read_once_a_round, "Read the clock before each run, not only before each round"),
+        (read_before_the_task, "Is the task run between the two readings"),
+        (lambda t, r, c: measure(t, r - 1, c), "makes 6 runs .A B A B A B., expected 8"),
+        (lambda t, r, c: measure(t, 3, c), "in 1 round .*makes 4 runs .*expected 2"),
+        (lambda t, r, c: measure(dict([*t.items()][:2]), r, c), "a dict of .'A', 'B'., expected"),
+        (lambda t, r, c: list(measure(t, r, c).values()), "gives a list, expected a dict"),
+        (lambda t, r, c: measure(t, r, c) and None, "gives None, expected a dict"),
         (one_list, "one and the same list"),
-        (lambda t, r, c: measure(t, r, benchmark.timer), "Read the clock that was handed in"),
-        (medians, "The seconds of A are a float, expected a list"),
-        (lambda t, r, c: {k: [min(v)] for k, v in measure(t, r, c).items()}, "three times each"),
+        (lambda t, r, c: measure(t, r, benchmark.timer), "does not read the clock that was handed"),
+        (medians, "gives a float for A, expected a list"),
+        (each(np.array), "gives a ndarray for A"),
+        (each(lambda times: [min(times)]), "Keep all times, not the best alone"),
+        (only_the_last, "(not of the last|not the best) alone"),
+        (each(sorted), "in 2 rounds .*Keep the times in the order of the rounds"),
+        (each(lambda times: [-t for t in times]), "Subtract the start from the end"),
+        (each(lambda times: [1e3 * t for t in times]), "These are milliseconds"),
+        (each(lambda times: [t for t in times if t]), "is \\[\\], expected \\[0.0\\]"),
+        (emptied, "changes the dict of tasks"),
+        (lambda tasks, rounds, clock: measure(tasks, rounds, clock), "own, raised TypeError"),
+        (lambda t, r, c=benchmark.timer: measure(t, r, c), "own, raised TypeError: .*'rounds'"),
     ],
 )
 def test_wrong_measurement(answer, words):
@@ -163,6 +273,22 @@ def every_parameter(model, new, total):
     return 2 * new * (sum(p.numel() for p in model.parameters()) + attention)
 
 
+counted = benchmark.operations
+
+
+def output(model):
+    return model.output_projection.weight
+
+
+def pairs(model, all_tokens):
+    return 2 * model.num_layers * output(model).size(1) * all_tokens
+
+
+def feed_forward_of_4_d(model, new, total):
+    matrices = 12 * model.num_layers * output(model).size(1) ** 2 + output(model).numel()
+    return 2 * new * (matrices + pairs(model, total))
+
+
 def parameters_of(*kinds):
     def operations(model, new, total):
         counted = [p for m in model.modules() if isinstance(m, kinds) for p in m.parameters()]
@@ -181,11 +307,25 @@ def parameters_of(*kinds):
         (parameters_of(nn.Linear), "The biases are counted"),
         (parameters_of(nn.Linear, nn.LayerNorm), "Biases and norms are counted"),
         (parameters_of(nn.Linear, nn.Embedding), "Embeddings and biases are counted"),
-        (count(quadratic=True), "1 new tokens on 9 cached ones"),
-        (count(heads=2), "PyTorch counted"),
-        (lambda m, n, t: benchmark.operations(m, t, t), "1 new tokens on 9 cached ones"),
+        (count(quadratic=True), "operations.model, 1, 10.*Each query meets all K keys"),
+        (count(heads=2), "is 37440, expected 33984.$"),
+        (lambda m, n, t: counted(m, t, t), "operations.model, 1, 10.*only the Q new tokens"),
+        (lambda m, n, t: counted(m, 1, t), "That is for one token"),
+        (lambda m, n, t: counted(m, n, 0), "Attention itself is not counted"),
+        (lambda m, n, t: (counted(m, n, 0) + counted(m, n, t)) // 2, "D for the score, and D for"),
+        (lambda m, n, t: counted(m, n, n + t), "expected 33984.$"),
+        (lambda m, n, t: counted(m, n, max(t, 1)), "operations.model, 1, 0"),
+        (lambda m, n, t: counted(m, n, t) - 2 * n * output(m).numel(), "The output projection is"),
+        (lambda m, n, t: counted(m, n, 0) + 2 * n * pairs(m, t) * m.num_heads, "heads are counted"),
+        (lambda m, n, t: counted(m, n, 0) + 2 * n * pairs(m, t) // m.num_heads, "expected 33984.$"),
+        (lambda m, n, t: counted(m, n, 0) + 4 * n * pairs(m, t) // m.num_layers, "num_layers=1"),
+        (lambda m, n, t: counted(m, n, t) * output(m).element_size() // 4, "is 40, expected 20"),
+        (feed_forward_of_4_d, "expected 33984.$"),
+        (lambda m, n, t: 2 * n * m.d_model, "raised AttributeError at `"),
         (every_parameter, "All parameters are counted"),
-        (lambda m, n, t: None, "gave None, expected a number"),
+        (lambda m, n, t: None, "gives None, expected a number"),
+        (lambda m, n, t: torch.tensor(counted(m, n, t)), "gives a Tensor, expected a number"),
+        (lambda m, n, t: str(counted(m, n, t)), "gives a str, expected a number"),
     ],
 )
 def test_wrong_count(answer, words):
@@ -204,13 +344,23 @@ def slope(x, y):
         (lambda n, s: slope(n, np.log(s)), "logarithm of the tokens too"),
         (lambda n, s: slope(np.log(s), np.log(n)), "exchanged"),
         (lambda n, s: slope(np.log(n), s), "logarithm of the times too"),
-        (lambda n, s: np.log(s[-1] / s[0]) / (n[-1] / n[0]), "the exponent is 2"),
-        (lambda n, s: float(np.polyfit(np.log(n), np.log(s), 1)[1]), "the exponent is 2"),
-        (lambda n, s: 2.0, "the exponent is 1; found 2.000"),
-        (lambda n, s: float(np.log(s[-1] / s[0]) / np.log(n[-1] / n[0])), "through all of them"),
-        (lambda n, s: round(slope(np.log(n), np.log(s)), 2), "do not round"),
+        (lambda n, s: np.log(s[-1] / s[0]) / (n[-1] / n[0]), "is 0.0921034, expected 2.$"),
+        (lambda n, s: float(np.polyfit(np.log(n), np.log(s), 1)[1]), "That is the intercept"),
+        (lambda n, s: 2.0, "tokens .. 1. is 2, expected 1.$"),
+        (lambda n, s: float(np.log(s[-1] / s[0]) / np.log(n[-1] / n[0])), "first and the last poi"),
+        (lambda n, s: round(slope(np.log(n), np.log(s)), 2), "Do not round"),
+        (lambda n, s: round(slope(np.log(n), np.log(s)), 4), "Do not round"),
+        (lambda n, s: abs(slope(np.log(n), np.log(s))), "expected -"),
+        (lambda n, s: slope(np.log(sorted(n)), np.log(sorted(s))), "expected -"),
+        (lambda n, s: slope(np.log10(n), np.log(s)), "is 4.60517, expected 2.$"),
+        (lambda n, s: slope(np.log1p(n), np.log(s)), "is 2.037636, expected 2.$"),
+        (lambda n, s: float(np.corrcoef(np.log(n), np.log(s))[0, 1]), "is 1, expected 2.$"),
+        (lambda n, s: float(np.log(n) @ np.log(s) / (np.log(n) @ np.log(n))), "is 1.139633, ex"),
+        (lambda n, s: float(np.median(np.diff(np.log(s)) / np.diff(np.log(n)))), "expected -0."),
+        (lambda n, s: slope(np.log(n), np.log(s, out=s)), "changes an"),
+        (lambda n, s: slope(np.log(n), np.log(1.0 * s)), "as a list, raised TypeError at `"),
         (lambda n, s: np.polyfit(np.log(n), np.log(s), 1), "expected one number"),
-        (lambda n, s: None, "gave None, expected one number"),
+        (lambda n, s: None, "gives None, expected one number"),
     ],
 )
 def test_wrong_exponent(answer, words):
@@ -219,10 +369,135 @@ def test_wrong_exponent(answer, words):
 
 
 def test_right_answers_pass():
-    checks.check_token_times(stopwatch)
+    checks.check_token_times(benchmark_stopwatch)
     checks.check_measure(measure)
     checks.check_operations(count())
     checks.check_exponent(lambda n, s: slope(np.log(n), np.log(s)))
+
+
+def benchmark_stopwatch(start, clock=benchmark.timer):
+    return stopwatch(start, clock)
+
+
+def by_hand(start, clock=benchmark.timer):
+    begin, tokens, times = clock(), iter(start()), []
+    clock()
+    nothing = object()
+    while next(tokens, nothing) is not nothing:
+        times.append(clock() - begin)
+    return times
+
+
+def summed_up(start, clock=benchmark.timer):
+    last, steps = clock(), []
+    for _ in start():
+        now = clock()
+        steps.append(now - last)
+        last = now
+    return np.cumsum(steps).tolist()
+
+
+def from_marks(start, clock=benchmark.timer):
+    marks = [clock()]
+    marks += (clock() for _ in start())
+    return list(np.array(marks[1:]) - marks[0])
+
+
+@pytest.mark.parametrize("answer", [by_hand, summed_up, from_marks])
+def test_right_stopwatches(answer):
+    checks.check_token_times(answer)
+
+
+def first_round_dropped(tasks, rounds, clock=benchmark.timer):
+    return {name: times[1:] for name, times in no_warm_up(tasks, rounds + 1, clock).items()}
+
+
+def the_other_way_round(tasks, rounds, clock=benchmark.timer):
+    return measure(dict(reversed(tasks.items())), rounds, clock)
+
+
+def from_one_reading_to_the_next(tasks, rounds, clock=benchmark.timer):
+    seconds = defaultdict(list)
+    for task in tasks.values():
+        task()
+    last = clock()
+    for name in list(tasks) * rounds:
+        tasks[name]()
+        now = clock()
+        seconds[name].append(now - last)
+        last = now
+    return seconds
+
+
+def in_a_table(tasks, rounds, clock=benchmark.timer):
+    _ = [task() for task in tasks.values()]
+    table = [[np.float64(timed(task, clock)) for task in tasks.values()] for _ in range(rounds)]
+    return {name: [row[place] for row in table] for place, name in enumerate(tasks)}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [first_round_dropped, the_other_way_round, from_one_reading_to_the_next, in_a_table],
+)
+def test_right_measurements(answer):
+    checks.check_measure(answer)
+
+
+def by_names(model, new, total):
+    parameters = dict(model.named_parameters()).items()
+    matrices = (p.numel() for name, p in parameters if p.dim() == 2 and "embedding" not in name)
+    return 2 * new * (sum(matrices) + pairs(model, total))
+
+
+def matrix_by_matrix(model, new, total):
+    linears = [m for m in model.modules() if isinstance(m, nn.Linear)]
+    attended = sum(2 * 2 * new * total * layer.attention.W_q.out_features for layer in model.layers)
+    return attended + sum(2 * new * m.in_features * m.out_features for m in linears)
+
+
+def head_by_head(model, new, total):
+    scores = mixes = 2 * new * total * model.d_head
+    return counted(model, new, 0) + model.num_layers * model.num_heads * (scores + mixes)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        by_names,
+        matrix_by_matrix,
+        head_by_head,
+        lambda m, n, t: float(counted(m, n, t)),
+        lambda m, n, t: np.int64(counted(m, n, t)),
+    ],
+)
+def test_right_counts(answer):
+    checks.check_operations(answer)
+
+
+def in_closed_form(tokens, seconds):
+    x, y = [math.log(n) for n in tokens], [math.log(s) for s in seconds]
+    x = [one - sum(x) / len(x) for one in x]
+    return sum(a * b for a, b in zip(x, y, strict=True)) / sum(a * a for a in x)
+
+
+def in_float32(tokens, seconds):
+    x, y = (torch.tensor(one, dtype=torch.float32).log() for one in (tokens, seconds))
+    x = x - x.mean()
+    return float((x * (y - y.mean())).sum() / (x * x).sum())
+
+
+def by_least_squares(tokens, seconds):
+    matrix = np.stack([np.log(tokens), np.ones(len(tokens))], axis=1)
+    return np.linalg.lstsq(matrix, np.log(seconds), rcond=None)[0][0]
+
+
+def by_a_polynomial(tokens, seconds):
+    return np.polynomial.Polynomial.fit(np.log2(tokens), np.log2(seconds), 1).convert().coef[1]
+
+
+@pytest.mark.parametrize("answer", [in_closed_form, in_float32, by_least_squares, by_a_polynomial])
+def test_right_exponents(answer):
+    checks.check_exponent(answer)
 
 
 def test_the_interval_of_a_ratio_covers_what_was_put_in():

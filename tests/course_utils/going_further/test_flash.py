@@ -209,14 +209,14 @@ WRONG_ABSORB = {
     "no largest": (absorb_with(no_max=True), "largest"),
     "decay upside down": (absorb_with(swap=True), "exp(old largest - new largest)"),
     "no dimension kept": (lambda s, x, v: (room.absorb(s, x, v)[0][..., 0], *s[1:]), "shape"),
-    "output only": (lambda s, x, v: room.absorb(s, x, v)[2], "3 results"),
+    "output only": (lambda s, x, v: room.absorb(s, x, v)[2], "1 of 3 results"),
     "sum left alone": (
         lambda s, x, v: (room.absorb(s, x, v)[0], s[1], room.absorb(s, x, v)[2]),
-        "portion",
+        "l, the sum",
     ),
     "values of the old largest": (
         lambda s, x, v: (*room.absorb(s, x, v)[:2], s[2] + torch.softmax(x, -1) @ v),
-        "portion",
+        "a, the weighted sum",
     ),
 }
 
@@ -282,16 +282,16 @@ WRONG_FLASH = {
     "not divided": (flash_with(scale=lambda q: 1.0), "square root"),
     "divided by d": (flash_with(scale=lambda q: 1 / q.size(-1)), "divided by d"),
     "mask from the corner": (flash_with(corner=True), "corner"),
-    "the rest is left out": (flash_with(drop_last=True), "output is"),
-    "only the last tile counts": (flash_with(first_tile=True), "output is"),
-    "nothing is skipped": (flash_with(), "36"),
+    "the rest is left out": (flash_with(drop_last=True), "smaller than the others"),
+    "only the last tile counts": (flash_with(first_tile=True), "Only the last tile of keys counts"),
+    "nothing is skipped": (flash_with(), "1024 scores are computed"),
     "all at once": (all_at_once, "bytes at a time"),
     "queries not in tiles": (keys_in_tiles_only, "bytes at a time"),
     "mask ignored": (without(mask=False), "no effect"),
     "causal ignored": (without(causal=False), "no effect"),
-    "output only": (lambda *a: room.flash_attention(*a)[0], "2 results"),
+    "output only": (lambda *a: room.flash_attention(*a)[0], "1 of 2 results"),
     "sum for log-sum-exp": (sum_for_lse, "finish"),
-    "q is changed": (changes_q, "changed"),
+    "q is changed": (changes_q, "changes a tensor"),
     "NaN where nothing is seen": (nan_rows, "NaN"),
 }
 
@@ -311,7 +311,7 @@ WRONG_MERGE = {
     ),
     "largest": (lambda o, x: (room.merge(o, x)[0], x.amax(0)), "largest"),
     "logarithms added": (lambda o, x: (room.merge(o, x)[0], x.sum(0)), "add up"),
-    "output only": (lambda o, x: room.merge(o, x)[0], "2 results"),
+    "output only": (lambda o, x: room.merge(o, x)[0], "1 of 2 results"),
     "shape": (lambda o, x: (room.merge(o, x)[0], x.logsumexp(0, keepdim=True)), "shape"),
 }
 
@@ -353,15 +353,15 @@ def remembers(q, k, v, output, lse, grad, causal=False, tile=(64, 64)):
 
 
 WRONG_BACKWARD = {
-    "no mean": (backward_with(mean=False), "grad_q is"),
+    "no mean": (backward_with(mean=False), "not subtracted"),
     "scale missing": (backward_with(scale_q=False), "too large"),
     "scale twice": (backward_with(twice_k=True), "too small"),
     "nothing is added up": (backward_with(adds=False), "adds"),
-    "no mask": (backward_with(hide="never"), "grad_q"),
+    "no mask": (backward_with(hide="never"), "`causal` has no effect"),
     "hidden before exp": (backward_with(hide="before"), "after"),
     "hidden before exp, tiles left out": (backward_with(hide="before", skips=True), "after"),
     "remembers all": (remembers, "bytes at a time"),
-    "two of three": (lambda *a: room.flash_backward(*a)[:2], "3 results"),
+    "two of three": (lambda *a: room.flash_backward(*a)[:2], "2 of 3 results"),
 }
 WRONG = [
     (name, how)
@@ -378,57 +378,13 @@ def test_a_wrong_answer_is_told_why(name, how):
     assert why in str(error.value)
 
 
-def test_shapes_that_do_not_fit_are_told_with_the_line():
-    with pytest.raises(AssertionError, match="x @ v.mT.*Shapes given: \\(2, 3, 1\\)"):
+def test_what_is_raised_is_told_with_the_line():
+    with pytest.raises(AssertionError, match="raised RuntimeError at `.*x @ v.mT"):
         checks.check_absorb(lambda s, x, v: (s[0], s[1], x @ v.mT))
-    with pytest.raises(AssertionError, match="Shapes given: \\(3, 2, 4\\), \\(3, 2\\)"):
+    with pytest.raises(AssertionError, match="has shape .*the output"):
         checks.check_merge(lambda o, x: ((x.softmax(0) * o).sum(0), x.logsumexp(0)))
-    with pytest.raises(AssertionError, match="Expected 3 results: m, l, a"):
+    with pytest.raises(AssertionError, match="2 of 3 results: m, the largest score, l"):
         checks.check_absorb(lambda s, x, v: s[:2])
-
-
-def other_absorb(state, scores, v):
-    """By one softmax over old and new together, the state as its log-sum-exp and a mean."""
-    old, total, output = state
-    new_max = torch.cat([old, scores], -1).max(-1, keepdim=True).values
-    weights = torch.nan_to_num(torch.exp(scores - new_max))
-    decay = torch.nan_to_num(torch.exp(old - new_max))
-    return new_max, total * decay + weights.sum(-1, True), output * decay + weights @ v
-
-
-def other_flash(q, k, v, mask=None, causal=False, tile=(64, 64)):
-    """Keys up to the diagonal only, tiles collected in lists."""
-    outputs, lses, past = [], [], k.size(-2) - q.size(-2)
-    for start in range(0, q.size(-2), tile[0]):
-        query = q[..., start : start + tile[0], :]
-        stop = start + query.size(-2)
-        state = room.nothing_yet(query)
-        for first in range(0, past + stop if causal else k.size(-2), tile[1]):
-            last = min(first + tile[1], past + stop if causal else k.size(-2))
-            scores = torch.einsum("...qd,...kd->...qk", query, k[..., first:last, :])
-            scores = scores / math.sqrt(q.size(-1))
-            keep = torch.ones(scores.shape[-2:], dtype=torch.bool)
-            keep = keep if mask is None else mask[..., start:stop, first:last]
-            keep = keep.tril(past + start - first) if causal else keep
-            scores = torch.where(keep, scores, -math.inf)
-            state = room.absorb(state, scores, v[..., first:last, :])
-        output, lse = room.finish(state)
-        outputs.append(output)
-        lses.append(lse)
-    return torch.cat(outputs, -2), torch.cat(lses, -1)
-
-
-def other_merge(outputs, lses):
-    lse = torch.logsumexp(lses, 0)
-    shares = torch.exp(lses - lse.masked_fill(lse == -math.inf, 0.0))
-    return torch.einsum("s...,s...d->...d", shares, outputs), lse
-
-
-def test_right_answers_pass_in_other_words():
-    assert "right" in checks.check_absorb(other_absorb)
-    assert "right" in checks.check_flash_attention(other_flash)
-    assert "right" in checks.check_merge(other_merge)
-    assert "right" in checks.check_flash_backward(backward_with())
 
 
 def test_the_chapter_and_the_package_are_the_same_code():

@@ -20,7 +20,6 @@ from torch import nn
 
 from course_utils.evaluation import kv_evaluate
 from course_utils.going_further.parallel import (
-    checks,
     comparisons,
     groups,
     launch,
@@ -102,6 +101,20 @@ def test_what_cannot_be_shared_out_is_refused():
     whole = small_model(vocab_size=51, num_heads=2)
     with pytest.raises(ValueError, match="51 cannot be cut into 2 equal parts"):
         in_threads(2, lambda group: tp.parallelize(whole, group))
+
+
+def test_ranks_that_share_a_group_do_not_wait_forever():
+    """Whoever uses another rank's group brings that rank's part to a round of its own."""
+    groups_of = {}
+
+    def program(group):
+        group.all_reduce(torch.ones(1))
+        groups_of[group.rank] = group
+        group.all_reduce(torch.ones(1))
+        return groups_of[0].all_reduce(torch.ones(1))
+
+    with pytest.raises(RuntimeError, match="Rank 0's group waits .* used by another rank"):
+        in_threads(2, program)
 
 
 def test_threads_that_do_not_make_the_same_calls_are_told():
@@ -249,276 +262,7 @@ def test_nothing_leaves_the_machine(monkeypatch):
     assert "--rdzv-conf=store_type=file" in launch.torchrun(2, "folder")
 
 
-# The checks
-
-
-def relu_late(x, part, group):
-    hidden = F.linear(tp.copy_to(x, group), part.fc1.weight, part.fc1.bias)
-    return tp.reduce_from(F.linear(hidden, part.fc2.weight), group).relu() + part.fc2.bias
-
-
-def bias_in_parts(x, part, group):
-    return tp.reduce_from(part.fc2(torch.relu(part.fc1(tp.copy_to(x, group)))), group)
-
-
-def bias_shared(x, part, group):
-    hidden = torch.relu(part.fc1(tp.copy_to(x, group)))
-    mine = F.linear(hidden, part.fc2.weight) + part.fc2.bias / group.size
-    return tp.reduce_from(mine, group)
-
-
-def no_bias(x, part, group):
-    return tp.parallel_feed_forward(x, part, group) - part.fc2.bias
-
-
-def no_f(x, part, group):
-    hidden = torch.relu(F.linear(x, part.fc1.weight, part.fc1.bias))
-    return tp.reduce_from(F.linear(hidden, part.fc2.weight), group) + part.fc2.bias
-
-
-def no_g(x, part, group):
-    return part.fc2(torch.relu(part.fc1(tp.copy_to(x, group))))
-
-
-def twice(x, part, group):
-    y = tp.parallel_feed_forward(x, part, group)
-    return y + 0 * tp.reduce_from(x, group)
-
-
-def plain_sum(x, part, group):
-    hidden = torch.relu(part.fc1(tp.copy_to(x, group)))
-    return group.all_reduce(F.linear(hidden, part.fc2.weight)) + part.fc2.bias
-
-
-def one_rank_only(x, part, group):
-    return tp.parallel_feed_forward(x, part, group) if group.rank == 0 else x
-
-
-def split_like(**changes):
-    """`split_layer` with other dimensions for some endings."""
-    dims = dict.fromkeys(checks.ROWS, 0) | dict.fromkeys(checks.COLUMNS, 1) | changes
-
-    def split(whole, group, num_heads):
-        if num_heads % group.size:
-            raise ValueError
-        part = {}
-        for name, tensor in whole.items():
-            dim = next((dims[end] for end in dims if name.endswith(end)), None)
-            part[name] = tensor if dim is None else tp.cut(tensor, group, dim)
-        return part
-
-    return split
-
-
-def interleaved(whole, group, num_heads):
-    part = tp.split_layer(whole, group, num_heads)
-    name = "attention.W_k.weight"
-    return part | {name: whole[name][group.rank :: group.size]}
-
-
-def no_refusal(whole, group, num_heads):
-    return tp.split_layer(whole, group, group.size * num_heads)
-
-
-def with_an_assert(whole, group, num_heads):
-    assert num_heads % group.size == 0
-    return tp.split_layer(whole, group, num_heads)
-
-
-def regions(f_back=None, g_forward=None, g_back=None, f_forward=None):
-    class To(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x, group):
-            ctx.group = group
-            return f_forward(x, group) if f_forward else x.view_as(x)
-
-        @staticmethod
-        def backward(ctx, gradient):
-            return (f_back or (lambda x, group: group.all_reduce(x)))(gradient, ctx.group), None
-
-    class From(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x, group):
-            ctx.group = group
-            return (g_forward or (lambda x, group: group.all_reduce(x)))(x, group)
-
-        @staticmethod
-        def backward(ctx, gradient):
-            return (g_back(gradient, ctx.group) if g_back else gradient), None
-
-    return To.apply, From.apply
-
-
-def loss_with(top=True, shift=True, mean=True, gather=False, whose=True, grad=True):
-    def cross_entropy(part, targets, group):
-        if gather:
-            whole = tp.gathered(part, group)
-            return F.cross_entropy(whole.flatten(0, 1), targets.flatten())
-        add = tp.reduce_from if grad else (lambda x, group: group.all_reduce(x))
-        most = part.amax(-1).detach()
-        most = group.all_reduce(most, "max") if top else most
-        most = most if shift else 0 * most
-        total = add(torch.exp(part - most[..., None]).sum(-1), group)
-        index = targets - group.rank * part.size(-1)
-        mine = (index >= 0) & (index < part.size(-1))
-        chosen = part.gather(-1, (index % part.size(-1))[..., None])[..., 0]
-        chosen = add(chosen.where(mine, 0.0) if whose else chosen, group)
-        loss = total.log() + most - chosen
-        return loss.mean() if mean else loss.sum()
-
-    return cross_entropy
-
-
-def loss_added(part, targets, group):
-    return tp.reduce_from(tp.cross_entropy(part, targets, group), group)
-
-
-def loss_of_some(part, targets, group):
-    """A rank without a target leaves the last all-reduce out."""
-    here = targets // part.size(-1) == group.rank
-    logits = part.gather(-1, (targets % part.size(-1))[..., None])[..., 0].where(here, 0.0)
-    top = group.all_reduce(part.amax(dim=-1), "max")
-    total = tp.reduce_from(torch.exp(part - top[..., None]).sum(dim=-1), group)
-    chosen = tp.reduce_from(logits, group) if here.any() else 0.0
-    return (total.log() + top - chosen).mean()
-
-
-def local_token(part, group):
-    return part.argmax(-1)
-
-
-def no_offset(part, group):
-    best, token = part.max(-1)
-    top = group.all_reduce(best, "max")
-    return group.all_reduce(token.where(best == top, 10**6), "min")
-
-
-def highest(part, group):
-    best, token = part.max(-1)
-    top = group.all_reduce(best, "max")
-    return group.all_reduce((token + group.rank * part.size(-1)).where(best == top, -1), "max")
-
-
-def by_gathering(part, group):
-    return tp.gathered(part, group).argmax(-1)
-
-
-def as_float(part, group):
-    return tp.greedy_token(part, group).float()
-
-
-def added(part, group):
-    best, token = part.max(-1)
-    top = group.all_reduce(best, "max")
-    return group.all_reduce((token + group.rank * part.size(-1)).where(best == top, 0), "sum")
-
-
-WRONG = {
-    "split_layer": {
-        "nothing": (lambda *_: None, "Expected a dict"),
-        "names": (lambda w, g, h: {}, "missing: attention.W_k.weight, "),
-        "not cut": (lambda w, g, h: dict(w), "expected \\(8, 16\\)"),
-        "W_q by inputs": (split_like(**{"W_q.weight": 1}), "dimension 0"),
-        "W_o by outputs": (split_like(**{"W_o.weight": 0}), "dimension 1"),
-        "fc1.bias whole": (split_like(**{"fc1.bias": None}), "fc1.bias has shape"),
-        "fc2.bias cut": (split_like(**{"fc2.bias": 0}), "stays whole"),
-        "norm cut": (split_like(**{"norm1.weight": 0}), "Every rank needs it whole"),
-        "interleaved": (interleaved, "Parts are neighbours"),
-        "rank 0's": (
-            lambda w, g, h: tp.split_layer(w, Group(0, g.size), h),
-            "is the part of rank 0",
-        ),
-        "heads not checked": (no_refusal, "6 heads were shared by 4"),
-        "an assert": (with_an_assert, "Raise ValueError instead"),
-    },
-    "regions": {
-        "f identity backward": (regions(f_back=lambda x, group: x), "f adds up"),
-        "f sums forward": (regions(f_forward=lambda x, g: g.all_reduce(x)), "f is the identity"),
-        "f mean": (regions(f_back=lambda x, g: g.all_reduce(x) / g.size), "as a mean"),
-        "g no sum": (regions(g_forward=lambda x, g: x.clone()), "g is the sum"),
-        "g nothing": (regions(g_forward=lambda x, g: None), "Does g return its result"),
-        "g max": (regions(g_forward=lambda x, g: g.all_reduce(x, "max")), "g is the sum"),
-        "g sums backward": (regions(g_back=lambda x, g: g.all_reduce(x)), "2 times too large"),
-        "g sums backward, mean": (
-            regions(g_back=lambda x, g: g.all_reduce(x) / g.size),
-            "expected 0, 1 and 1",
-        ),
-        "only rank 0": (
-            regions(g_forward=lambda x, g: g.all_reduce(x) if g.rank == 0 else x.clone()),
-            "never comes",
-        ),
-    },
-    "parallel_feed_forward": {
-        "nothing": (lambda *_: None, "expected a tensor"),
-        "ReLU late": (relu_late, "make this rank's part"),
-        "a part of the bias": (bias_shared, "gradient of fc2.bias is 2 times too small"),
-        "bias n times": (bias_in_parts, "2 times. Add it once"),
-        "no bias": (no_bias, "missing"),
-        "no f": (no_f, "copy_to"),
-        "no g": (no_g, "the parts are added up"),
-        "no gradient": (plain_sum, "copy_to|gradient"),
-        "one more": (twice, "2 all-reduces forward"),
-        "one rank only": (one_rank_only, "never comes"),
-    },
-    "cross_entropy": {
-        "own maximum": (loss_with(top=False), "the loss is"),
-        "no maximum": (loss_with(shift=False), "Subtract the largest"),
-        "sum": (loss_with(mean=False), "Expected their mean"),
-        "everybody's target": (loss_with(whose=False), "the loss is"),
-        "no gradient": (loss_with(grad=False), "all_reduce passes none"),
-        "gathered": (loss_with(gather=True), "gradient|Three numbers"),
-        "own part": (
-            lambda part, targets, group: F.cross_entropy(
-                part.flatten(0, 1), targets.flatten() % part.size(-1)
-            ),
-            "the loss is",
-        ),
-        "added twice": (loss_added, "2 times too large, the number of ranks"),
-        "only with targets": (loss_of_some, "never comes"),
-        "a vector": (lambda part, targets, group: part[..., 0], "expected one number"),
-    },
-    "greedy_token": {
-        "own part": (local_token, "The ranks took different tokens"),
-        "no offset": (no_offset, "place within a rank's part|was taken"),
-        "highest of equals": (highest, "of equal logits"),
-        "gathered": (by_gathering, "Two numbers per row"),
-        "float": (as_float, "torch.int64"),
-        "sum of equals": (added, "was taken, expected"),
-        "nothing": (lambda *_: None, "expected ids"),
-    },
-}
-
-
-@pytest.mark.parametrize(("name", "how"), [(name, how) for name in WRONG for how in WRONG[name]])
-def test_a_wrong_answer_is_told_why(name, how):
-    answer, told = WRONG[name][how]
-    answers = answer if isinstance(answer, tuple) else (answer,)
-    with pytest.raises(AssertionError, match=told):
-        getattr(checks, f"check_{name}")(*answers)
-
-
-def test_right_answers_pass_when_written_another_way():
-    assert "right" in checks.check_split_layer(split_like())
-    assert "right" in checks.check_regions(*regions())
-    assert "right" in checks.check_cross_entropy(loss_with())
-
-    def one_number(part, group):
-        """Both numbers in one all-reduce: the logit above, what the id lacks to V below."""
-        best, token = part.double().max(-1)
-        key = torch.stack([best, -(token + group.rank * part.size(-1)).double()], dim=-1)
-        top = group.all_reduce(key[:, 0], "max")
-        mine = key[:, 1].where(key[:, 0] == top, -torch.inf)
-        return -group.all_reduce(mine, "max").long()
-
-    assert "right" in checks.check_greedy_token(one_number)
-
-
-def test_an_answer_that_crashes_keeps_its_own_error():
-    def crashes(part, group):
-        raise IndexError("my own")
-
-    with pytest.raises(IndexError, match="my own"):
-        checks.check_greedy_token(crashes)
+# The chapter and the package
 
 
 def test_the_chapter_and_the_package_are_the_same_code():

@@ -3,9 +3,11 @@
 from functools import partial
 
 from .... import checks
+from .backwards import check_flash_backward
 from .common import plain
-from .portions import check_absorb, check_merge
-from .tiles import check_flash_attention, check_flash_backward
+from .merging import check_merge
+from .portions import check_absorb
+from .tiles import check_flash_attention
 
 __all__ = [
     "EXERCISES",

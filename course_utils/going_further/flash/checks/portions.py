@@ -1,17 +1,34 @@
-"""What the check cells of portions of keys call: one more, and several merged (chapter 08)."""
+"""What the check cell of one more portion of keys calls (chapter 08)."""
 
+import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
-from torch import Tensor
+from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from ....attention import softmax
-from ....checks.common import ask, difference, known, tensor, verdict
-from ..flash_attention import State, finish, flash_attention, nothing_yet
-from ..flash_attention import absorb as right_absorb
-from .common import EXACT, HIDDEN, plain, several
+from ....checks.common import verdict
+from ....checks.elsewhere import follows_its_device
+from ....checks.inputs import Call, random
+from ....checks.judged import Answer, gradients, judge
+from .. import flash_attention as right
+from ..flash_attention import State
+from .common import (
+    FLOATS,
+    HIDDEN,
+    Named,
+    joined,
+    largest,
+    leading,
+    masks,
+    numbers,
+    results,
+    roughly,
+)
 
-ROWS = {  # scores of one query, in the portions in which they come
+PORTIONS = {  # scores of one query, in the portions in which they come
     "two keys, one at a time": [[1.0], [3.0]],
     "the largest first": [[5.0, 1.0], [2.0], [0.0, 4.0, 3.0]],
     "the largest last": [[0.0, 1.0], [2.0, 3.0], [9.0]],
@@ -22,129 +39,178 @@ ROWS = {  # scores of one query, in the portions in which they come
     "a portion of hidden keys at the start": [[HIDDEN, HIDDEN], [-2000.0, -1999.0]],
     "hidden keys only": [[HIDDEN, HIDDEN], [HIDDEN]],
 }
+NAMES = ("m", "l", "a", "scores", "v")
+STATE = ("m, the largest score", "l, the sum", "a, the weighted sum of values")
+LEVELS = {
+    torch.float64: (0.0, 0.0, 3.0, -3.0, 1e4, -1e4),
+    torch.float32: (0.0, 0.0, 3.0, -3.0),
+}
+
+
+def _told(portions: list[list[float]]) -> list[Named]:
+    """The calls of `absorb`, one after the other, with the course's state before each."""
+    huge = any(1000 < abs(score) < math.inf for portion in portions for score in portion)
+    dtype = torch.float64 if huge else torch.float32
+    calls, state = [], right.nothing_yet(torch.zeros(1, 2, dtype=dtype))
+    for portion in portions:
+        scores = torch.tensor([portion], dtype=dtype)
+        v = torch.arange(1, len(portion) + 1, dtype=dtype)
+        v = torch.stack([v, 1 - v], dim=1)
+        calls.append(Named("absorb", (*state, scores, v), names=NAMES))
+        state = right.absorb(state, scores, v)
+    return calls
+
+
+def scores_of(draw: st.DrawFn, shape: list[int], dtype: torch.dtype) -> Tensor:
+    """Scores on a level of their own in each row; some are hidden, in some rows all."""
+    scores = numbers(draw, shape, dtype)
+    levels = [draw(st.sampled_from(LEVELS[dtype])) for _ in range(math.prod(shape[:-1]))]
+    scores = scores + torch.tensor(levels, dtype=dtype).view(*shape[:-1], 1)
+    if draw(st.booleans()):
+        scores = scores.masked_fill(~masks(draw, shape), HIDDEN)
+    return scores
+
+
+@st.composite
+def _absorbed(draw: st.DrawFn) -> Named:
+    lead, dtype = leading(draw), draw(st.sampled_from(FLOATS))
+    num_queries, d = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    state = right.nothing_yet(torch.zeros(*lead, num_queries, d, dtype=dtype))
+    for portion in range(2):
+        num_keys = draw(st.integers(1, 3))
+        scores = scores_of(draw, [*lead, num_queries, num_keys], dtype)
+        v = numbers(draw, [*lead, num_keys, d], dtype)
+        if portion or not draw(st.booleans()):
+            break
+        state = right.absorb(state, scores, v)
+    return Named("absorb", (*state, scores, v), names=NAMES)
+
+
+def _in_parts(absorb: Callable) -> Callable:
+    return lambda m, l, a, scores, v: absorb((m, l, a), scores, v)  # noqa: E741
+
+
+def _nan_of(call: Call) -> str:
+    row_max, _, _, scores, _ = call.args
+    if (torch.maximum(row_max, scores.amax(-1, keepdim=True)) == HIDDEN).any():
+        return (
+            "Where a row has met no visible key its largest score is -inf, and -inf - (-inf) is "
+            "not a number: subtract 0 there instead"
+        )
+    return (
+        "Subtract the largest score of old and new together, from all scores and from the old "
+        "largest one, before exp, so that no power is above 1: decay is exp(old largest - new "
+        "largest)"
+    )
+
+
+def _size(call: Call) -> float:
+    row_max, total, output, scores, v = call.args
+    return largest(row_max, scores) * largest(total) * largest(output, v)
+
+
+def _absorbing(absorb: Callable) -> Answer:
+    return results(_in_parts(absorb), STATE, _nan_of)
+
+
+def _wrong(
+    new_max: Callable[[Tensor, Tensor], Tensor] = torch.maximum,
+    kept: Callable[[Tensor], Tensor] = torch.clone,
+    subtracted: Callable[[Tensor], Tensor] = torch.clone,
+    decay: Callable[[Tensor, Tensor], Tensor] = lambda old, shift: torch.exp(old - shift),
+    decay_total: bool = True,
+    decay_output: bool = True,
+    add_total: Callable[[Tensor], Tensor] = lambda weights: weights.sum(-1, keepdim=True),
+    add_output: Callable[..., Tensor] = lambda weights, v, scores: weights @ v,
+    finished: bool = False,
+) -> Callable:
+    """`absorb`, with what may go wrong in it as arguments."""
+
+    def absorb(state: State, scores: Tensor, v: Tensor) -> State:
+        row_max, total, output = state
+        largest = new_max(row_max, scores.amax(dim=-1, keepdim=True))
+        shift = subtracted(largest.masked_fill(largest == HIDDEN, 0.0))
+        factor, weights = decay(row_max, shift), torch.exp(scores - shift)
+        total = total * (factor if decay_total else 1.0) + add_total(weights)
+        output = output * (factor if decay_output else 1.0) + add_output(weights, v, scores)
+        return kept(largest), total, output / total if finished else output
+
+    return absorb
+
+
+SCALE = (
+    "is not scaled down: all that was added up relative to the old largest score must be "
+    "multiplied by exp(old largest - new largest)."
+)
+WRONG_ABSORBS = [
+    (_wrong(decay_total=False, decay_output=False), f"What is old {SCALE}"),
+    (_wrong(decay_total=False), f"The old sum {SCALE}"),
+    (_wrong(decay_output=False), f"The old weighted sum {SCALE}"),
+    (_wrong(add_total=lambda weights: 0.0), "The new weights are not in the sum."),
+    (_wrong(add_output=lambda *_: 0.0), "The new values are not in it."),
+    (_wrong(finished=True), "It is divided by the sum: that comes at the very end."),
+    (
+        _wrong(new_max=lambda old, new: new),
+        "That is the largest of the new scores only; the old largest one counts, too.",
+    ),
+    (_wrong(new_max=lambda old, new: old), "The largest score was not brought up to date."),
+    (
+        _wrong(subtracted=torch.zeros_like),
+        "No largest score is subtracted before exp: large scores overflow.",
+    ),
+    (
+        _wrong(new_max=lambda old, new: torch.maximum(old, new.amax())),
+        "Each row has a largest score of its own: amax over dim=-1 with keepdim=True.",
+    ),
+    (
+        _wrong(kept=lambda largest: largest.masked_fill(largest == HIDDEN, 0.0)),
+        "0 takes the place of -inf only for subtracting: the state keeps the -inf, or scores of "
+        "-2000 that come later would seem to be small.",
+    ),
+    (
+        _wrong(add_total=lambda weights: weights.mean(-1, keepdim=True)),
+        "That is the mean of the new weights; it is their sum that is added.",
+    ),
+    *(
+        (
+            _wrong(add_output=lambda weights, v, scores, softmax=softmax: softmax(scores) @ v),
+            "The new weights are divided by their sum: that comes at the very end.",
+        )
+        for softmax in (softmax, partial(torch.softmax, dim=-1))
+    ),
+]
 
 
 @verdict
 def check_absorb(absorb: Callable[[State, Tensor, Tensor], State]) -> str:
     """Chapter 08, exercise 1. Returns a verdict; raises AssertionError on a wrong state."""
-    torch.manual_seed(0)
-    for name, portions in ROWS.items():
-        q = torch.zeros(2, 3, 4, dtype=torch.float64)
-        found = expected = nothing_yet(q)
-        for number, portion in enumerate(portions, start=1):
-            scores = torch.tensor(portion, dtype=torch.float64).expand(2, 3, -1).clone()
-            v = torch.randn(2, len(portion), 4, dtype=torch.float64)
-            before = found
-            given = tuple(part.clone() for part in found)
-            found = ask(absorb, given, scores.clone(), v)
-            found = several(found, ("m", "l", "a"))
-            expected = right_absorb(expected, scores, v)
-            where = f"{name}, portion {number} {portion}"
-            _judge_state(found, expected, before, scores, v, where)
-    return "absorb is right: any portions, huge scores, hidden keys, and rows that see nothing."
-
-
-def _judge_state(
-    found: tuple, expected: State, before: State, scores: Tensor, v: Tensor, where: str
-) -> None:
-    names = ("m (the largest score)", "l (the sum)", "a (the weighted sum of values)")
-    for part, right, name in zip(found, expected, names, strict=True):
-        tensor(part, f"{where}: {name}", right.shape)
-        if part.isnan().any():
-            raise AssertionError(
-                f"{where}: {name} is NaN. Where a row has met no visible key its largest score is "
-                "-inf, and -inf - (-inf) is not a number: subtract 0 there instead."
-                if (expected[0] == HIDDEN).any()
-                else f"{where}: {name} is NaN. Subtract the largest score *so far* from all scores "
-                "and from the old largest one before exp, so that no power is above 1: decay is "
-                "exp(old largest - new largest)."
-            )
-        if part.isinf().any() and not right.isinf().any():
-            raise AssertionError(
-                f"{where}: {name} is infinite. Subtract the largest score of old *and* new before "
-                "exp: then no power is above 1."
-            )
-    finished = zip(finish(found), finish(expected), strict=True)
-    if not any(difference(*both, **EXACT) for both in finished):
-        return
-    row_max, total, output = before
-    new_max = torch.maximum(row_max, scores.amax(dim=-1, keepdim=True))
-    shift = new_max.masked_fill(new_max == HIDDEN, 0.0)
-    weights, decay = torch.exp(scores - shift), torch.exp(row_max - shift)
-    scale = (
-        "is not scaled down: all that was added up relative to the old largest score must be "
-        "multiplied by exp(old largest - new largest)."
+    expected = _absorbing(right.absorb)
+    judge(
+        _absorbing(absorb),
+        expected,
+        _absorbed(),
+        [(_absorbing(wrong), advice) for wrong, advice in WRONG_ABSORBS],
+        first=[call for portions in PORTIONS.values() for call in _told(portions)],
+        exact=roughly(expected, _size),
+        number=100,
     )
-    mistakes = {
-        1: [
-            (total + weights.sum(-1, keepdim=True), f"The old sum {scale}"),
-            (decay * total, "The new weights are not in it."),
-        ],
-        2: [
-            (output + weights @ v, f"The old weighted sum {scale}"),
-            (decay * output, "The new values are not in it."),
-            (expected[2] / expected[1], "It is divided by the sum: that comes at the very end."),
-        ],
-        0: [
-            (scores.amax(dim=-1, keepdim=True), "That is the largest of the new scores only."),
-            (row_max, "It was not brought up to date."),
-        ],
-    }
-    how = [difference(part, right, **EXACT) for part, right in zip(found, expected, strict=True)]
-    for i, wrong in mistakes.items():
-        if how[i] and (why := known(found[i], wrong, **EXACT)):
-            raise AssertionError(f"{where}: {names[i]} {how[i]}. {why}")
-    i = next(i for i in (0, 1, 2) if how[i])
-    raise AssertionError(f"{where}: {names[i]} {how[i]}.")
 
+    def walk(absorb: Callable) -> Answer:
+        def two_portions(*portions: Tensor) -> Tensor:
+            state = right.nothing_yet(torch.zeros(3, 2, dtype=torch.float64))
+            for scores, v in (portions[:2], portions[2:]):
+                state = absorb(state, scores, v)
+            return joined(*right.finish(state))
 
-@verdict
-def check_merge(merge: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> str:
-    """Chapter 08, exercise 3. Returns a verdict; raises AssertionError on a wrong merge."""
-    torch.manual_seed(0)
-    for loud, sizes, leading in ((1, (4, 1, 7), ()), (400, (3, 5), (2,)), (1, (3, 0, 2), (2, 2))):
-        q = loud * torch.randn(*leading, 2, 4, dtype=torch.float64)
-        k, v = torch.randn(2, *leading, sum(sizes), 4, dtype=torch.float64)
-        parts = zip(k.split(sizes, dim=-2), v.split(sizes, dim=-2), strict=True)
-        outputs, lses = map(
-            torch.stack, zip(*(flash_attention(q, *part) for part in parts), strict=True)
-        )
-        found = several(ask(merge, outputs, lses), ("output", "log-sum-exp"))
-        where = f"parts of {' and '.join(map(str, sizes))} keys" + ", large scores" * (loud > 1)
-        _judge_merge(found, plain(q, k, v), outputs, lses, where)
-    outputs, lses = torch.zeros(2, 3, 4), torch.full((2, 3), HIDDEN)
-    found = several(ask(merge, outputs, lses), ("output", "log-sum-exp"))
-    _judge_merge(found, (outputs[0], lses[0]), outputs, lses, "no part saw a key")
-    return "merge is right: two parts and three, large scores, and parts that saw nothing."
+        return gradients(two_portions)
 
+    given = random(0, 3, 2), random(1, 2, 2), random(2, 3, 4), random(3, 4, 2)
+    steep = Call("Two portions, absorbed and finished:", given)
+    judge(walk(absorb), walk(right.absorb), st.just(steep), first=[steep], number=1)
 
-def _judge_merge(found: tuple, right: tuple, outputs: Tensor, lses: Tensor, where: str) -> None:
-    output = tensor(found[0], f"{where}: the output", right[0].shape)
-    lse = tensor(found[1], f"{where}: the log-sum-exp", right[1].shape)
-    if output.isnan().any() or lse.isnan().any():
-        raise AssertionError(
-            f"{where}: there is NaN. Large log-sum-exps overflow in exp, and where every part has "
-            "-inf a softmax divides 0 by 0. `softmax`, from notebook 01, minds both."
-        )
-    if how := difference(output, right[0], **EXACT):
-        mistakes = [
-            (
-                (softmax(lses).unsqueeze(-1) * outputs).sum(dim=0),
-                " The weights of one query must add up to 1 over the parts, the first dimension.",
-            ),
-            (outputs.sum(dim=0), " That is the sum; the parts' weights must add up to 1."),
-            (
-                outputs.mean(dim=0),
-                " That is the mean; a part counts by the sum of its powers, exp(lse).",
-            ),
-        ]
-        raise AssertionError(f"{where}: the output {how}.{known(output, mistakes, **EXACT)}")
-    if how := difference(lse, right[1], **EXACT):
-        mistakes = [
-            (
-                lses.sum(dim=0),
-                " That is their sum, and it is the powers that add up, not the logarithms.",
-            ),
-            (lses.amax(dim=0), " That is the largest of them."),
-        ]
-        raise AssertionError(f"{where}: the log-sum-exp {how}.{known(lse, mistakes, **EXACT)}")
+    def use(_: nn.Module, device: torch.device) -> tuple:
+        state = right.nothing_yet(torch.zeros(2, 3, 4, device=device))
+        return absorb(state, torch.zeros(2, 3, 5, device=device), torch.ones(5, 4, device=device))
+
+    follows_its_device(use, "absorb")
+    return "absorb is right: any portions, huge scores, hidden keys, and rows that see nothing."

@@ -3,14 +3,13 @@
 from functools import partial
 
 from .... import checks
-from .parts import COLUMNS, ROWS, check_split_layer
-from .sums import check_parallel_feed_forward, check_regions
+from .blocks import check_parallel_feed_forward
+from .parts import check_split_layer
+from .sums import check_regions
 from .vocabulary import check_cross_entropy, check_greedy_token
 
 __all__ = [
-    "COLUMNS",
     "EXERCISES",
-    "ROWS",
     "check_cross_entropy",
     "check_greedy_token",
     "check_parallel_feed_forward",

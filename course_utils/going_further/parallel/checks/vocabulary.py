@@ -1,137 +1,254 @@
 """What the check cells of the cut vocabulary call: a loss, and the next token (chapter 11)."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
-import torch.nn.functional as F
+from hypothesis import strategies as st
 from torch import Tensor
 
-from ....checks.common import has_shape, shape_or_type, verdict
+from ....checks.common import verdict
+from ....checks.inputs import tensors
+from ....checks.judged import Answer, judge
+from .. import tensor_parallel as right
 from ..groups import Group
-from .common import compare, on_all_ranks
+from .common import OnRanks, bytes_beyond, gradients, on_ranks, part_of, tensor_from
+
+Loss = Callable[[Tensor, Tensor, Group], Tensor]
+Token = Callable[[Tensor, Group], Tensor]
+LOSS = "the mean of log(sum of all exponentials) + maximum - the target's logit, which one rank has"
+GRADIENT = "the gradient of its logits: softmax less 1 at its own targets, over their number"
+UNEVEN = {"layouts": (lambda x: x,)}
+SMALL = {"scales": (1.0, 0.0, 1e-3), "offsets": (0.0,), **UNEVEN}
+
+
+@st.composite
+def _logits_and_targets(draw: st.DrawFn) -> OnRanks:
+    """Rows on different levels; in float32 only small ones, where all ways round alike."""
+    size, width = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    shape = draw(st.lists(st.integers(1, 3), min_size=1, max_size=3))
+    dtype = draw(st.sampled_from((torch.float64, torch.float64, torch.float32)))
+    kind = UNEVEN if dtype == torch.float64 else SMALL
+    logits = draw(tensors((*shape, size * width), (dtype,), **kind))
+    rows = torch.Size(shape).numel()
+    targets = draw(st.lists(st.integers(0, size * width - 1), min_size=rows, max_size=rows))
+    return OnRanks("cross_entropy", size, (logits, torch.tensor(targets).view(shape)))
+
+
+def _losing(cross_entropy: Loss) -> Answer:
+    def program(case: OnRanks, group: Group) -> dict[str, object]:
+        logits, targets = case.tensors
+        part = part_of(logits, group).requires_grad_()
+        given = part, targets.clone(), group
+        loss = tensor_from(cross_entropy, given, torch.Size(), part.dtype)
+        (gradient,) = gradients(loss, [part])
+        beyond = bytes_beyond(3 * targets.numel(), group)
+        return {
+            LOSS: loss.detach(),
+            GRADIENT: gradient,
+            "bytes sent beyond the three numbers per target that are enough": beyond,
+        }
+
+    return on_ranks(program)
+
+
+def _loss(
+    part: Tensor,
+    targets: Tensor,
+    group: Group,
+    top: str = "of each row",
+    owner: str = "the owner",
+    log: Callable = torch.log,
+    again: bool = True,
+    add: Callable = right.reduce_from,
+    mean: Callable = torch.mean,
+) -> Tensor:
+    """The loss, with what may go wrong in it as arguments."""
+    most, width = part.amax(-1), part.size(-1)
+    if top == "of each row":
+        most = group.all_reduce(most, "max")
+    if top == "of all rows":
+        most = group.all_reduce(most.amax(), "max").expand(most.shape)
+    if top == "of this rank, as a constant":
+        most = most.detach()
+    if top == "none":
+        most = torch.zeros_like(most)
+    total = add(torch.exp(part - most[..., None]).sum(-1), group)
+    index = targets - group.rank * width
+    mine = (index >= 0) & (index < width)
+    if owner == "one more":
+        mine = (index >= 0) & (index <= width)
+    chosen = part.gather(-1, (index % width)[..., None])[..., 0]
+    chosen = add(chosen if owner == "everybody" else chosen.where(mine, 0.0), group)
+    return mean(log(total) + (most if again else 0.0) - chosen)
+
+
+LARGEST = "Subtract the largest logit of *all* ranks, row by row, before the exponential."
+OWNER = "The target's logit comes from the rank that has it; all others bring 0."
+MISTAKES: list[tuple[dict, str]] = [
+    *(
+        ({"top": top}, f"Each rank subtracts its own maximum here. {LARGEST}")
+        for top in ("of this rank", "of this rank, as a constant")
+    ),
+    ({"top": "none"}, LARGEST),
+    ({"top": "of all rows"}, f"Each row has a largest logit of its own. {LARGEST}"),
+    ({"owner": "everybody"}, OWNER),
+    ({"owner": "one more"}, "A rank has the tokens from rank * V/n to one before the next's."),
+    ({"again": False}, "The maximum, which was subtracted, has to be added again to the log."),
+    ({"log": lambda total: total}, "The logarithm of the sum is missing."),
+    ({"log": torch.log2}, "It is the natural logarithm: torch.log."),
+    ({"mean": torch.sum}, "That is the sum over the targets. Expected is their mean."),
+    ({"add": lambda x, group: group.all_reduce(x)}, "group.all_reduce passes no gradient."),
+]
+
+
+def _times(change: Callable[[Tensor, Group], Tensor]) -> Loss:
+    return lambda part, targets, group: change(right.cross_entropy(part, targets, group), group)
+
+
+WRONG_LOSSES: list[tuple[Loss, str]] = [
+    *((partial(_loss, **change), advice) for change, advice in MISTAKES),
+    (_times(lambda loss, group: -loss), "The sign is the other way round."),
+    (
+        _times(right.reduce_from),
+        "That is as many times too large as there are ranks: each has the whole loss already.",
+    ),
+    (
+        _times(lambda loss, group: loss / group.size),
+        "That is as many times too small as there are ranks: each has the whole loss already.",
+    ),
+]
+
+
+def _two_ranks(logits: list, targets: list) -> OnRanks:
+    return OnRanks("cross_entropy", 2, (torch.tensor(logits).double(), torch.tensor(targets)))
+
+
+FIRST_LOSSES = [
+    _two_ranks([[1.0, 0.0, 0.0, 2.0]], [3]),
+    _two_ranks([[1.0, 0.0, 0.0, 2.0], [0.0, 3.0, 1.0, 0.0]], [0, 2]),
+    _two_ranks([[2000.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 5.0]], [2, 3]),
+]
 
 
 @verdict
-def check_cross_entropy(cross_entropy: Callable[[Tensor, Tensor, Group], Tensor]) -> str:
+def check_cross_entropy(cross_entropy: Loss) -> str:
     """Chapter 11, exercise 4. Returns a verdict; raises AssertionError on a wrong loss."""
-    torch.manual_seed(0)
-    everywhere = torch.tensor([[0, 11, 5, 6], [3, 4, 7, 8]])
-    spread = torch.randn(2, 4, 12).double()
-    # In these, the largest logit of a row is far above those of all other parts.
-    peaked = spread + 2000 * F.one_hot(everywhere.flip(0), 12)
-    on_rank_0 = everywhere % 3  # all others have no target, and still take part
-    for size in (2, 3, 4, 1):
-        for logits, targets in (
-            (spread, everywhere),
-            (peaked, everywhere),
-            (spread, on_rank_0),
-        ):
-            mine = logits.clone().requires_grad_()
-            expected = F.cross_entropy(mine.flatten(0, 1), targets.flatten())
-            expected.backward()
-
-            def program(group: Group, logits: Tensor = logits, targets: Tensor = targets) -> tuple:
-                part = logits.chunk(group.size, dim=-1)[group.rank].clone().requires_grad_()
-                loss = cross_entropy(part, targets.clone(), group)
-                sent = sum(call.nbytes for call in group.calls)
-                if isinstance(loss, Tensor) and loss.requires_grad:
-                    loss.sum().backward()
-                return loss, part.grad, sent
-
-            for rank, (loss, gradient, sent) in enumerate(on_all_ranks(size, program)):
-                who = f"Rank {rank} of {size}: "
-                _check_loss(loss, expected.detach(), targets.numel(), who, size)
-                wanted = mine.grad.chunk(size, dim=-1)[rank]
-                hint = (
-                    "It should be softmax less one-hot, over the number of targets. Sums that need "
-                    "a gradient go through reduce_from; group.all_reduce passes none."
-                )
-                compare(gradient, wanted, who + "the gradient of its logits is", hint)
-                if sent > 3 * targets.numel() * 8:
-                    raise AssertionError(
-                        f"{who}{sent} bytes were all-reduced for {targets.numel()} targets. "
-                        "Three numbers per target are enough: the largest logit, the sum of "
-                        "exponentials, the target's logit."
-                    )
+    expected = _losing(right.cross_entropy)
+    judge(
+        _losing(cross_entropy),
+        expected,
+        _logits_and_targets(),
+        [(_losing(wrong), advice) for wrong, advice in WRONG_LOSSES],
+        first=FIRST_LOSSES,
+        exact=lambda case: expected(case.double()),
+        number=60,
+    )
     return "cross_entropy is right, loss and gradient, and no logits are sent."
 
 
-def _check_loss(loss: object, expected: Tensor, targets: int, who: str, size: int) -> None:
-    if not has_shape(loss, ()):
-        raise AssertionError(
-            f"{who}expected one number, the mean over all targets; found {shape_or_type(loss)}."
-        )
-    if not loss.isfinite():
-        raise AssertionError(
-            f"{who}the loss is {loss.item()}. Subtract the largest logit of *all* ranks before the "
-            "exponential."
-        )
-    if torch.isclose(loss.double(), targets * expected):
-        raise AssertionError(f"{who}the loss is the sum over the targets. Expected their mean.")
-    compare(
-        loss.detach(),
-        expected,
-        who + "the loss is",
-        "It is the log of the sum of all exponentials, plus the maximum, less the target's logit: "
-        "the first two over all ranks, the third from the rank that has it.",
-        size,
-    )
+@st.composite
+def _logits(draw: st.DrawFn) -> OnRanks:
+    """Rows with equal logits, negative ones, and such as differ in the last digits."""
+    size, width, batch = (draw(st.integers(1, most)) for most in (4, 4, 3))
+    dtype = (torch.float32, torch.float64)
+    return OnRanks("greedy_token", size, (draw(tensors((batch, size * width), dtype)),))
+
+
+def _choosing(greedy_token: Token) -> Answer:
+    def program(case: OnRanks, group: Group) -> dict[str, object]:
+        part = part_of(case.tensors[0], group)
+        return {
+            "the id of each row's largest logit of all ranks": tensor_from(
+                greedy_token, (part, group), part.shape[:1], torch.int64
+            ),
+            "bytes sent beyond the two numbers per row that are enough": bytes_beyond(
+                2 * len(part), group
+            ),
+        }
+
+    return on_ranks(program)
+
+
+def _token(
+    part: Tensor,
+    group: Group,
+    top: Callable = lambda best, group: group.all_reduce(best, "max"),
+    offset: Callable = lambda part, group: group.rank * part.size(-1),
+    nobody: Callable = lambda part, group: group.size * part.size(-1),
+    choose: str = "min",
+) -> Tensor:
+    """The next token, with what may go wrong in it as arguments."""
+    best, token = part.max(-1)
+    here = best == top(best, group)
+    found = (token + offset(part, group)).where(here, nobody(part, group))
+    return group.all_reduce(found, choose)
+
+
+def _zero(part: Tensor, group: Group) -> int:
+    return 0
+
+
+LOWEST = "Of equal logits take the lowest id, as argmax does."
+WRONG_TOKENS: list[tuple[Token, str]] = [
+    (
+        lambda part, group: part.argmax(-1),
+        "The ranks take different tokens, and these are places within a rank's part. All must "
+        "take the likeliest of all ranks': an all-reduce finds it.",
+    ),
+    (
+        lambda part, group: part.argmax(-1) + group.rank * part.size(-1),
+        "The ranks take different tokens. All must take the likeliest of all ranks': an "
+        "all-reduce finds it.",
+    ),
+    (
+        partial(_token, offset=_zero),
+        "That is the place within a rank's part. A part begins at rank * V / n.",
+    ),
+    (partial(_token, nobody=lambda *_: -1, choose="max"), f"That is the highest. {LOWEST}"),
+    (partial(_token, nobody=_zero, choose="max"), f"That is the highest. {LOWEST}"),
+    (partial(_token, nobody=_zero, choose="sum"), f"Ids are added up here. {LOWEST}"),
+    (
+        partial(_token, nobody=_zero),
+        "A rank that does not have the largest logit must not win: it names a number too large.",
+    ),
+    (
+        partial(_token, top=lambda best, group: group.all_reduce(best.amax(), "max")),
+        "Each row has a largest logit of its own; here the largest of all rows is looked for.",
+    ),
+    (
+        partial(_token, top=lambda best, group: group.all_reduce(best.clamp(min=0), "max")),
+        "All logits of a row can be below 0: do not begin the search at 0.",
+    ),
+    (
+        partial(_token, top=lambda best, group: best),
+        "Every rank names its own best token here, not the best of all.",
+    ),
+    (lambda part, group: right.gathered(part, group).argmax(-1), "All logits are sent here."),
+]
+
+
+def _rows(size: int, *rows: list[float]) -> OnRanks:
+    return OnRanks("greedy_token", size, (torch.tensor(rows),))
+
+
+FIRST_TOKENS = [
+    _rows(2, [1.0, 0.0, 0.0, 3.0]),
+    _rows(2, [1.0, 5.0, 0.0, 3.0], [-1.0, -5.0, -3.0, -0.5]),
+    _rows(2, [1.0, 3.0, 0.0, 3.0], [0.0, 2.0, 2.0, 1.0]),
+    _rows(4, [0.0, 1.0, 2.0, 9.0, 9.0, 1.0, 0.0, 9.0]),
+]
 
 
 @verdict
-def check_greedy_token(greedy_token: Callable[[Tensor, Group], Tensor]) -> str:
+def check_greedy_token(greedy_token: Token) -> str:
     """Chapter 11, exercise 5. Returns a verdict; raises AssertionError on a wrong token."""
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(6, 12, generator=generator)
-    logits[0, 11], logits[1, 0] = 9, 9
-    logits[2] -= 50  # all negative
-    logits[3, [4, 7, 10]] = 8  # the same largest logit on several ranks
-    logits[4, [1, 2]] = 8  # and twice on one
-    expected = logits.argmax(dim=-1)
-    for size in (2, 3, 4, 1):
-
-        def program(group: Group) -> tuple:
-            token = greedy_token(logits.chunk(group.size, dim=-1)[group.rank].clone(), group)
-            return token, sum(call.nbytes for call in group.calls)
-
-        ranks = on_all_ranks(size, program)
-        for rank, (token, sent) in enumerate(ranks):
-            who = f"Rank {rank} of {size}: "
-            if not has_shape(token, expected.shape):
-                raise AssertionError(
-                    f"{who}expected ids (B,), here (6,); found {shape_or_type(token)}."
-                )
-            if token.dtype != torch.int64:
-                raise AssertionError(f"{who}the ids are {token.dtype}, expected torch.int64.")
-            others = [theirs for theirs, _ in ranks if isinstance(theirs, Tensor)]
-            if any(not torch.equal(theirs, token) for theirs in others):
-                raise AssertionError(
-                    f"The ranks took different tokens: {[theirs.tolist() for theirs in others]}. "
-                    "All must take the same, the likeliest of all ranks': an all-reduce finds it."
-                )
-            for row in (token != expected).nonzero().flatten().tolist():
-                _explain_token(token[row].item(), logits[row], size, who)
-            if sent > 16 * len(logits):
-                raise AssertionError(
-                    f"{who}{sent} bytes were all-reduced for {len(logits)} rows. Two numbers "
-                    "per row are enough: the largest logit, and who has it."
-                )
-    return "greedy_token is right: first, last, negative and equal logits, two numbers a row."
-
-
-def _explain_token(found: int, row: Tensor, size: int, who: str) -> None:
-    expected, width = row.argmax().item(), len(row) // size
-    if found != expected and 0 <= found < len(row) and row[found] == row[expected]:
-        raise AssertionError(
-            f"{who}of equal logits, token {found} was taken; the lowest id is {expected}, which is "
-            "what argmax on all logits takes."
-        )
-    if found == expected % width:
-        raise AssertionError(
-            f"{who}token {found} is the place within a rank's part; in the vocabulary it is "
-            f"{expected}. A rank's part begins at rank * V / n."
-        )
-    raise AssertionError(
-        f"{who}token {found} was taken, expected {expected}: the likeliest of all ranks', and the "
-        "same on every rank."
+    judge(
+        _choosing(greedy_token),
+        _choosing(right.greedy_token),
+        _logits(),
+        [(_choosing(wrong), advice) for wrong, advice in WRONG_TOKENS],
+        first=FIRST_TOKENS,
+        number=80,
     )
+    return "greedy_token is right: first, last, negative and equal logits, two numbers a row."

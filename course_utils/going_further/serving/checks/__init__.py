@@ -3,9 +3,11 @@
 from functools import partial
 
 from .... import checks
-from .blocks import check_block_pool, check_reserve
-from .guesses import check_accept_greedy, check_residual
+from .blocks import check_block_pool
+from .guesses import check_accept_greedy
+from .leftovers import check_residual
 from .rows import check_continuous
+from .tables import check_reserve
 
 __all__ = [
     "EXERCISES",

@@ -1,153 +1,146 @@
-"""What the check cells of blocks call: the allocator, and copy on write (chapter 10)."""
+"""What the check cell of the allocator calls: no block lost, none given twice (chapter 10)."""
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 
-from ....checks.common import verdict
-from ..block_tables import BlockTables, OutOfBlocks, Table
+from hypothesis import strategies as st
+
+from ....checks.common import raised, verdict
+from ....checks.judged import judge
+from ..block_tables import OutOfBlocks
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What is asked of a pool, one after the other: a method's name, and the block it is given."""
+
+    num_blocks: int
+    steps: tuple[tuple[str, int], ...]
+
+    def __str__(self) -> str:
+        return f"A BlockPool({self.num_blocks}):"
+
+
+@st.composite
+def uses(draw: st.DrawFn) -> Steps:
+    num_blocks = draw(st.integers(1, 4))
+    method = st.sampled_from(("allocate", "share", "release"))
+    steps = st.lists(st.tuples(method, st.integers(0, num_blocks - 1)), min_size=1, max_size=14)
+    return Steps(num_blocks, tuple(draw(steps)))
+
+
+ALL_THREE = [("allocate", 0)] * 3
+FIRST = [
+    Steps(3, (*ALL_THREE, ("allocate", 0))),
+    Steps(3, (*ALL_THREE, ("share", 1), ("release", 1), ("release", 1), ("release", 1))),
+    Steps(3, (*ALL_THREE, ("release", 1), ("share", 1), ("allocate", 0))),
+]
+
+
+class _Played:
+    """A pool and a model beside it: the number of holders of each block."""
+
+    def __init__(self, pool_class: type, num_blocks: int):
+        try:
+            self.pool, self.untouched = pool_class(num_blocks), pool_class(num_blocks)
+        except Exception as error:
+            raise AssertionError(f"cannot be made: {raised(error)}") from error
+        self.holders = [0] * num_blocks
+        self.story: list[str] = []
+
+    def step(self, method: str, block: int) -> None:
+        """Call a method of the pool. Raises AssertionError if it does something else than due."""
+        taken, free = method == "allocate", self.free()
+        self.story.append("allocate()" if taken else f"{method}({block})")
+        error, why = (
+            (ValueError, "for a block that is free")
+            if not taken
+            else (
+                OutOfBlocks,
+                "when no block is free",
+            )
+        )
+        must_raise = not free if taken else self.holders[block] == 0
+        try:
+            found = getattr(self.pool, method)(*(() if taken else (block,)))
+        except NotImplementedError:
+            raise
+        except Exception as wrong:
+            if not must_raise:
+                self.complain(raised(wrong) + (f", and free were {free}" if taken else ""))
+            if not isinstance(wrong, error):
+                self.complain(f"{raised(wrong)}; expected {error.__name__} {why}")
+        else:
+            if must_raise:
+                self.complain(f"returned {found!r}, expected {error.__name__} {why}")
+            self.follow(method, block, found)
+        self.compare(method, block, must_raise)
+
+    def follow(self, method: str, block: int, found: object) -> None:
+        """The model does the same, if the result is right."""
+        if method == "allocate":
+            if not isinstance(found, int) or found not in self.free():
+                self.complain(f"returned {found!r}, expected a free block, one of {self.free()}")
+            self.story[-1] += f" → {found}"
+            self.holders[found] = 1
+        elif method == "share":
+            if found != block:
+                self.complain(f"returned {found!r}: it must return the block, {block}")
+            self.holders[block] += 1
+        else:
+            self.holders[block] -= 1
+
+    def free(self) -> list[int]:
+        return [block for block, holders in enumerate(self.holders) if holders == 0]
+
+    def compare(self, method: str, block: int, refused: bool) -> None:
+        """Raise AssertionError unless the pool's books are the model's, and the other pool's new.
+
+        `references` may be any mapping from blocks, and `free` any collection.
+        """
+        number = len(self.holders)
+        try:
+            references = [self.pool.references[i] for i in range(number)]
+            free = sorted(self.pool.free)
+            others = [self.untouched.references[i] for i in range(number)]
+        except (AttributeError, LookupError, TypeError) as error:
+            self.complain(f"then `references` and `free` cannot be read: {raised(error)}")
+        if others != [0] * number or len(self.untouched.free) != number:
+            self.complain("Two pools keep the same books: this changed another one, too")
+        if references != self.holders:
+            why = {
+                "allocate": "a block that was just taken has one holder",
+                "share": f"there is one holder more of block {block}",
+                "release": f"there is one holder less of block {block}",
+            }[method]
+            why = "a call that is refused changes nothing" if refused else why
+            self.complain(f"references is {references}, expected {self.holders}: {why}")
+        if free != self.free():
+            why = {
+                "allocate": "what is allocated is no longer free",
+                "share": "it takes no other block",
+                "release": "the last holder let go of it, so it is free, once",
+            }[method]
+            if method == "release" and self.holders[block]:
+                why = "it has another holder, and is not free"
+            why = "a call that is refused changes nothing" if refused else why
+            self.complain(f"free is {free}, expected {self.free()} in any order: {why}")
+
+    def complain(self, what: str) -> None:
+        raise AssertionError(f"{', '.join(self.story)}: {what}")
+
+
+def _playing(pool_class: type) -> Callable[[Steps], None]:
+    def answer(steps: Steps) -> None:
+        played = _Played(pool_class, steps.num_blocks)
+        for method, block in steps.steps:
+            played.step(method, block)
+
+    return answer
 
 
 @verdict
 def check_block_pool(pool_class: type) -> str:
     """Chapter 10, exercise 2. Returns a verdict; raises AssertionError on a wrong allocator."""
-    pool = pool_class(3)
-    blocks = [pool.allocate() for _ in range(3)]
-    if sorted(map(str, blocks)) != ["0", "1", "2"]:
-        raise AssertionError(
-            f"Three blocks were asked for, of a pool of 3, and {blocks} came: expected 0, 1 and 2, "
-            "each once. What is allocated is no longer free."
-        )
-    if pool.references != [1, 1, 1] or len(pool.free) != 0:
-        raise AssertionError(
-            f"All 3 blocks are taken: references is {pool.references}, expected [1, 1, 1], and "
-            f"free is {pool.free}, expected []."
-        )
-    _refuses(pool.allocate, OutOfBlocks, "allocate() with all blocks taken")
-    if pool.share(1) != 1:
-        raise AssertionError("share(1) must return the block, 1, as allocate does.")
-    if pool.references != [1, 2, 1]:
-        raise AssertionError(f"After share(1), references is {pool.references}, not [1, 2, 1].")
-    pool.release(1)
-    if pool.references != [1, 1, 1] or len(pool.free) != 0:
-        raise AssertionError(
-            "Block 1 had two holders, and one released it: it has one holder and is not free. "
-            f"Found references {pool.references} and free {pool.free}."
-        )
-    pool.release(1)
-    if pool.references != [1, 0, 1] or list(pool.free) != [1]:
-        raise AssertionError(
-            "The last holder of block 1 released it, so it is free, once: found references "
-            f"{pool.references} and free {pool.free}."
-        )
-    _refuses(lambda: pool.release(1), ValueError, "release(1) of a block that is free already")
-    _refuses(lambda: pool.share(1), ValueError, "share(1) of a free block")
-    if pool.references != [1, 0, 1] or list(pool.free) != [1]:
-        raise AssertionError("A call that is refused must leave the pool as it was.")
-    if pool.allocate() != 1 or pool.references != [1, 1, 1]:
-        raise AssertionError("A block that was released can be allocated again, with one holder.")
+    judge(_playing(pool_class), lambda steps: None, uses(), first=FIRST, number=200)
     return "BlockPool is right: no block is lost, none is given out twice."
-
-
-def _refuses(call: Callable[[], object], kind: type[Exception], what: str) -> None:
-    """Raise AssertionError unless the call raises just that kind of error."""
-    try:
-        found = call()
-    except kind:
-        return
-    except Exception as error:
-        raise AssertionError(f"{what} raised {error!r}, expected {kind.__name__}.") from None
-    raise AssertionError(f"{what} returned {found!r}, expected {kind.__name__}.")
-
-
-class _Copies:
-    """Makes tables of a student's class that keep a list of what was copied."""
-
-    def __init__(self, tables_class: type[BlockTables], num_blocks: int, block_size: int):
-        copied: list[tuple[int, int]] = []
-
-        class Recorded(tables_class):
-            def copy(self, old: int, new: int) -> None:
-                copied.append((old, new))
-
-        self.tables, self.copied = Recorded(num_blocks, block_size), copied
-
-
-@verdict
-def check_reserve(tables_class: type[BlockTables]) -> str:
-    """Chapter 10, exercise 3. Returns a verdict; raises AssertionError on wrong bookkeeping."""
-    made = _Copies(tables_class, num_blocks=6, block_size=4)
-    tables, table = made.tables, Table()
-    for count, blocks in ((6, 2), (6, 2), (8, 2), (9, 3)):
-        tables.reserve(table, count)
-        if table.length != 0:
-            raise AssertionError(
-                f"reserve(table, {count}) changed the length to {table.length}. It makes room; the "
-                "length changes when positions are written."
-            )
-        if len(table.blocks) != blocks:
-            raise AssertionError(
-                f"An empty table reserved room for {count} positions, in blocks of 4: it has "
-                f"{len(table.blocks)} blocks, expected {blocks}. Only what is missing is allocated."
-            )
-    _check_copy_on_write(tables_class)
-    _check_exhaustion(tables_class)
-    return "reserve is right: room is made, what is shared is copied first, or nothing happens."
-
-
-def _check_copy_on_write(tables_class: type[BlockTables]) -> None:
-    made = _Copies(tables_class, num_blocks=6, block_size=4)
-    tables, first = made.tables, Table()
-    tables.reserve(first, 6)
-    first.length = 6
-    second = tables.fork(first)
-    full, half = first.blocks
-    tables.reserve(second, 1)
-    story = f"A table of 6 positions in blocks [{full}, {half}] of 4 was forked; the fork reserves"
-    if second.blocks[:1] != [full]:
-        raise AssertionError(f"{story} 1 position. Block {full} is full: it stays shared.")
-    if second.blocks[1:] == [half]:
-        raise AssertionError(
-            f"{story} 1 position, which would be written into block {half}, and the first table "
-            "reads that too. It needs a block of its own: copy on write."
-        )
-    if first.blocks != [full, half]:
-        raise AssertionError(f"{story} 1 position, and the *first* table changed. Copy the fork's.")
-    if made.copied != [(half, second.blocks[1])]:
-        raise AssertionError(
-            f"{story} 1 position. Copied (from, to) was {made.copied}, expected "
-            f"[({half}, {second.blocks[1]})]: what is there already must be copied, and only that."
-        )
-    if tables.pool.references[half] != 1:
-        raise AssertionError(
-            f"{story} 1 position and got a copy of block {half}, which it then no longer holds: "
-            f"it has {tables.pool.references[half]} holders, expected 1. Release the old one."
-        )
-    tables.reserve(first, 1)
-    if first.blocks != [full, half] or len(made.copied) != 1:
-        raise AssertionError(f"Block {half} belongs to one table by now: it can be written as is.")
-    third = tables.fork(first)
-    tables.truncate(third, 4)
-    tables.reserve(third, 1)
-    if len(made.copied) != 1:
-        raise AssertionError("The table ends where a block ends: there is nothing to copy.")
-
-
-def _check_exhaustion(tables_class: type[BlockTables]) -> None:
-    for count, forked, story in (
-        (7, False, "4 positions are stored in blocks of 4; 1 of 2 blocks is free; 7 more"),
-        (3, True, "6 positions are stored in blocks of 4 and shared; no block is free; 3 more"),
-    ):
-        made = _Copies(tables_class, num_blocks=2, block_size=4)
-        tables, table = made.tables, Table()
-        stored = 6 if forked else 4
-        tables.reserve(table, stored)
-        table.length = stored
-        asking = tables.fork(table) if forked else table
-        before = list(asking.blocks), list(tables.pool.references), sorted(tables.pool.free)
-        _refuses(partial(tables.reserve, asking, count), OutOfBlocks, f"{story}: reserve")
-        after = list(asking.blocks), list(tables.pool.references), sorted(tables.pool.free)
-        if before != after:
-            raise AssertionError(
-                f"{story}: OutOfBlocks was raised, but something had changed before. Count what "
-                "is needed first, then take it: the caller frees a block and tries again."
-            )

@@ -1,113 +1,93 @@
-"""What the check cells of guessed tokens call: which are kept, what is left of p (chapter 10)."""
+"""What the check cell of guessed tokens calls: which of them are kept (chapter 10)."""
 
 from collections.abc import Callable
 
 import torch
+from hypothesis import strategies as st
 from torch import Tensor
 
-from ....checks.common import ask, has_shape, known, shape_or_type, verdict
+from ....checks.common import verdict
+from ....checks.inputs import Call
+from ....checks.judged import Answer, calling, judge
+from .. import speculative
+
+
+def _tokens(guesses: list[int], likeliest: list[int]) -> Call:
+    given = (torch.tensor(row, dtype=torch.long) for row in (guesses, likeliest))
+    return Call("accept_greedy", tuple(given))
+
+
+@st.composite
+def _guesses(draw: st.DrawFn) -> Call:
+    """Few different tokens, so that guesses are right by chance, also after a wrong one."""
+    likeliest = draw(st.lists(st.integers(0, 3), min_size=1, max_size=6))
+    return _tokens([draw(st.sampled_from((token, 0, 1))) for token in likeliest[:-1]], likeliest)
+
+
+EASY = [
+    ([5, 6, 7], [5, 6, 8, 9]),
+    ([5, 6, 7], [5, 6, 7, 9]),
+    ([5, 6, 7], [4, 6, 7, 9]),
+    ([5, 6, 7, 8], [5, 1, 7, 8, 2]),
+    ([3, 3], [3, 4, 3]),
+    ([], [9]),
+]
+
+
+def _written(accept_greedy: Callable[[Tensor, Tensor], Tensor]) -> Answer:
+    """The answer to a `Call`: the tokens as a list, if they come as a tensor (n,) of ids."""
+    called = calling(accept_greedy)
+
+    def answer(call: Call) -> list[int]:
+        found = called(call)
+        if not isinstance(found, Tensor):
+            kind = "None" if found is None else f"a {type(found).__name__}"
+            raise AssertionError(f"is {kind}, expected a tensor of tokens")
+        if found.dim() != 1 or found.dtype != torch.int64:
+            shape = tuple(found.shape)
+            raise AssertionError(
+                f"has shape {shape} and dtype {found.dtype}, expected tokens (n,) of torch.int64"
+            )
+        return found.tolist()
+
+    return answer
+
+
+def _right(guesses: Tensor, likeliest: Tensor) -> int:
+    return int((guesses == likeliest[:-1]).long().cumprod(0).sum())
+
+
+LATER = "After a wrong guess, later ones were made for another text, even if they agree."
+OWN = "Where a guess is wrong, the model's own token is written in its place."
+MORE = "The pass brings one token more: what comes instead of, or after, the guesses."
+WRONG = [
+    (lambda g, m: m[: _right(g, m)], MORE),
+    (
+        lambda g, m: torch.cat([g[: _right(g, m)], m[-1:]]),
+        "Take the model's token of *that* place.",
+    ),
+    (lambda g, m: g[: _right(g, m) + 1], OWN),
+    (lambda g, m: m, LATER),
+    (lambda g, m: m[: (g == m[:-1]).sum() + 1], LATER),
+    (lambda g, m: torch.cat([m[:-1][g == m[:-1]], m[-1:]]), LATER),
+    (lambda g, m: m[: _right(g, m) + 2], "One token too many after the last right guess. " + LATER),
+    (
+        lambda g, m: m[: (g == m[1:]).long().cumprod(0).sum() + 1],
+        "likeliest[i] is what the model writes in the place of guess i.",
+    ),
+]
 
 
 @verdict
 def check_accept_greedy(accept_greedy: Callable[[Tensor, Tensor], Tensor]) -> str:
     """Chapter 10, exercise 4. Returns a verdict; raises AssertionError on wrong tokens."""
-    for guesses, likeliest in (
-        ([5, 6, 7], [5, 6, 8, 9]),
-        ([5, 6, 7], [5, 6, 7, 9]),
-        ([5, 6, 7], [4, 6, 7, 9]),
-        ([5, 6, 7, 8], [5, 1, 7, 8, 2]),
-        ([3, 3], [3, 4, 3]),
-        ([], [9]),
-    ):
-        right = 0
-        while right < len(guesses) and guesses[right] == likeliest[right]:
-            right += 1
-        expected = likeliest[: right + 1]
-        given = (torch.tensor(row, dtype=torch.long) for row in (guesses, likeliest))
-        found = ask(accept_greedy, *given)
-        if not isinstance(found, Tensor) or found.dim() != 1:
-            raise AssertionError(
-                f"Expected a tensor of tokens, such as {expected}; found {found!r}."
-            )
-        if found.tolist() != expected:
-            raise AssertionError(
-                f"Guesses {guesses}, and the model finds likeliest {likeliest}: the next tokens "
-                f"are {expected}, found {found.tolist()}. "
-                + _why_accepted(found.tolist(), guesses, likeliest, right)
-            )
+    judge(
+        _written(accept_greedy),
+        _written(speculative.accept_greedy),
+        _guesses(),
+        [(_written(wrong), advice) for wrong, advice in WRONG],
+        first=[_tokens(*rows) for rows in EASY],
+        number=100,
+        advice="Expected are the guesses up to the first wrong one, and then the model's token.",
+    )
     return "accept_greedy is right: as far as the guesses go, and one token more."
-
-
-def _why_accepted(found: list, guesses: list, likeliest: list, right: int) -> str:
-    if found == likeliest[:right]:
-        return "The pass says one token more: what comes instead of, or after, the guesses."
-    if found == [*likeliest[:right], likeliest[-1]]:
-        return "After the last right guess, take the model's token of *that* place."
-    if found and found[: right + 1] == guesses[: right + 1] and right < len(guesses):
-        return f"Guess {right + 1} is wrong, and what the model writes there is {likeliest[right]}."
-    if len(found) > right + 1:
-        return "After a wrong guess, later ones were made for another text, even if they agree."
-    return "likeliest[i] is what the model writes in the place of guess i."
-
-
-@verdict
-def check_residual(residual: Callable[[Tensor, Tensor], Tensor]) -> str:
-    """Chapter 10, exercise 5. Returns a verdict; raises AssertionError on a wrong distribution."""
-    torch.manual_seed(0)
-    hand = torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([[0.2, 0.6, 0.2]])
-    drawn = torch.rand(2, 4, 6, dtype=torch.float64).softmax(-1).unbind()
-    nothing = torch.tensor([[0.5, 0.5]]), torch.zeros(1, 2)
-    for p, q in (hand, drawn, nothing):
-        found = ask(residual, p.clone(), q.clone())
-        more = (p - q).clamp(min=0)
-        expected = more / more.sum(-1, keepdim=True)
-        if not has_shape(found, p.shape):
-            raise AssertionError(
-                f"Expected the shape of p and q, {tuple(p.shape)}; found {shape_or_type(found)}."
-            )
-        if torch.allclose(found, expected, atol=1e-6):
-            continue
-        story = f"p = {_short(p)}, q = {_short(q)}: found {_short(found)}, expected "
-        story += f"{_short(expected)}. "
-        raise AssertionError(story + _why_residual(found, p, q, more))
-    same = torch.tensor([[0.25, 0.75], [0.5, 0.5]])
-    found = residual(same.clone(), same.clone())
-    if not torch.equal(found, same):
-        raise AssertionError(
-            f"p and q the same: found {found.tolist()}. No guess is ever refused then, but a sum "
-            "of 0 must not become NaN (the rows of a batch are computed together): return p."
-        )
-    return "residual is right: where p exceeds q, by how much, and the sum is 1."
-
-
-def _short(p: Tensor) -> str:
-    return "[" + ", ".join(f"{x:.2f}" for x in p.reshape(-1, p.size(-1))[0].tolist()) + "]"
-
-
-def _why_residual(found: Tensor, p: Tensor, q: Tensor, more: Tensor) -> str:
-    less, apart = (q - p).clamp(min=0), (p - q).abs()
-    mistakes = [
-        (
-            p,
-            "That is p. But the guesses that were kept have had their share of p already: drawn "
-            "from p, what q likes would come too often.",
-        ),
-        (more, "It does not sum to 1 yet."),
-        (
-            less / less.sum(-1, keepdim=True),
-            "That is where q exceeds p. The model that has the last word is p.",
-        ),
-        (
-            apart / apart.sum(-1, keepdim=True),
-            "Where q exceeds p the guesses brought too much already: nothing is left there.",
-        ),
-        (
-            more / more.sum(),
-            "Each row is a distribution of its own: the sum is over the last dimension.",
-        ),
-    ]
-    if why := known(found, mistakes, atol=1e-6):
-        return why
-    if (found < 0).any():
-        return "A probability below 0: where q exceeds p, nothing is left."
-    return "It is max(0, p - q), divided by its sum."

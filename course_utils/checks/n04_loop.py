@@ -1,0 +1,269 @@
+"""What the check cell of the loop with a cache calls (notebook 04, exercise 4)."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from ..attention import softmax
+from ..generation import decode_loop as right
+from ..generation import keep_top_k, keep_top_p
+from ..kv_cache import GrowingCache
+from .common import raised, tiny_model, verdict
+from .draws import unlikely
+from .elsewhere import follows_its_device
+from .n04_wrong_loops import WRONG_LOOPS
+from .seen import Seen, judge_seen
+
+Loop = Callable[..., Iterator[Tensor]]
+
+SAMPLINGS = (
+    {"temperature": 1.0},
+    {"temperature": 0.6, "top_k": 4},
+    {"temperature": 1.5, "top_p": 0.8},
+)
+ROWS = 500
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """A greedy continuation; `held` tokens are in a cache that is handed in (None: it is not).
+
+    `stop` is the number of that token of the first row's continuation at which it stops.
+    """
+
+    rows: int
+    tokens: int
+    new: int
+    use_cache: bool
+    held: int | None = None
+    stop: int | None = None
+    beside: bool = False
+    seed: int = 0
+
+    def __str__(self) -> str:
+        past = "" if self.held is None else f", past_kv=<a cache of {self.held} tokens>"
+        stop = "" if self.stop is None else f", stop_token={self.stop_token()}"
+        turn = ", in turn with another one" * self.beside
+        given = f"model, <ids ({self.rows}, {self.tokens})>, {self.new}, {self.use_cache}"
+        return f"decode_loop({given}{past}{stop}, temperature=0){turn}:"
+
+    def ids(self, what: int = 0) -> Tensor:
+        """Texts: the prompt (0), that of another loop (1), what is in the cache before (2)."""
+        generator = torch.Generator().manual_seed(10 * self.seed + what)
+        length = (self.held or 0) if what == 2 else self.tokens
+        return torch.randint(20, (self.rows, length), generator=generator)
+
+    def options(self) -> dict[str, object]:
+        """What the loop is called with by name, made anew."""
+        options: dict[str, object] = {"temperature": 0}
+        if self.held is not None:
+            options["past_kv"] = GrowingCache(_model(), self.rows)
+        if self.held:
+            with torch.no_grad():
+                _model()(self.ids(2), options["past_kv"], True)
+        if self.stop is not None:
+            options["stop_token"] = self.stop_token()
+        return options
+
+    @lru_cache(maxsize=500)  # noqa: B019
+    def stop_token(self) -> int:
+        options = replace(self, stop=None).options()
+        told = [*right(_model(), self.ids(), self.new, self.use_cache, **options)]
+        return int(told[min(self.stop, self.new - 1)][0])
+
+
+@lru_cache
+def _model(vocab_size: int = 20, number: int = 0) -> nn.Module:
+    """The same model each time; another `number`, another object."""
+    return tiny_model(vocab_size)
+
+
+@st.composite
+def _decodings(draw: st.DrawFn) -> Decoding:
+    rows, tokens, new = (draw(st.integers(1, 4)) for _ in range(3))
+    use_cache = draw(st.booleans())
+    held = draw(st.sampled_from((None, 0, 3))) if use_cache else None
+    stop, beside = draw(st.sampled_from((None, 0, 1, 2))), draw(st.booleans())
+    return Decoding(rows, tokens, new, use_cache, held, stop, beside, draw(st.integers(0, 9)))
+
+
+@contextlib.contextmanager
+def _runs_of(model: nn.Module) -> Iterator[list[tuple[Tensor, int]]]:
+    """What the model is run on while this is open, and how much the cache holds before."""
+    runs = []
+
+    def keep(_: nn.Module, args: tuple, by_name: dict[str, object]) -> None:
+        given = dict(zip(("input_ids", "past_kv"), args, strict=False)) | by_name
+        runs.append((given["input_ids"].clone(), getattr(given.get("past_kv"), "length", 0)))
+
+    hook = model.register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        yield runs
+    finally:
+        hook.remove()
+
+
+class _Words(str):
+    """A text that is shown without quotation marks."""
+
+    __repr__ = str.__str__
+
+
+def seen_of(loop: Loop, case: Decoding) -> Seen:
+    """What the model was run on, and the tokens that came."""
+    model, ids, options = _model(), case.ids(), case.options()
+    tokens, first, end = [], 0, []
+    with _runs_of(model) as runs:
+        try:
+            beside = iter(())
+            if case.beside:
+                other = _model(number=1), case.ids(1), case.new, case.use_cache
+                beside = iter(loop(*other, **case.options()))
+            for token in loop(model, ids, case.new, case.use_cache, **options):
+                first = first or len(runs)
+                tokens.append(_one_per_row(token, case.rows))
+                next(beside, None)
+        except (AssertionError, NotImplementedError):
+            raise
+        except Exception as error:
+            end = [_Words(raised(error))]
+    sizes = [x.size(1) if x.dim() == 2 else _Words(f"shape {tuple(x.shape)}") for x, _ in runs]
+    seen = {
+        "input_ids, afterwards,": ids,
+        "the number of tokens in each run of the model": sizes + end,
+        "the number of tokens that the cache holds before each run": [held for _, held in runs],
+        "the number of runs before the first token comes": first,
+        "the tensor of tokens that come": torch.stack(tokens, 1) if tokens else ids[:, :0],
+        "what the model was run on": [x.tolist() for x, _ in runs],
+    }
+    if case.held is not None:
+        seen["the length of the cache that was handed in"] = options["past_kv"].length
+    return seen
+
+
+def _one_per_row(token: object, rows: int) -> Tensor:
+    if isinstance(token, Tensor) and token.shape == (rows,):
+        return token
+    kind = f"of shape {tuple(token.shape)}" if isinstance(token, Tensor) else type(token).__name__
+    raise AssertionError(f"what comes is {kind}, expected one token per row, of shape ({rows},)")
+
+
+def _told(loop: Loop, *given: object, **options: object) -> list[Tensor]:
+    try:
+        return [*loop(*given, **options)]
+    except Exception as error:
+        raise AssertionError(f"decode_loop {raised(error)}.") from error
+
+
+def _feeds_what_is_drawn(loop: Loop) -> None:
+    """Raise AssertionError unless the tokens that come are those that the model is run on next."""
+    model, prompt = _model(), torch.tensor([[3, 1, 4]]).expand(20, -1)
+    for use_cache in (True, False):
+        with _runs_of(model) as runs:
+            tokens = _told(loop, model, prompt, 2, use_cache, temperature=2.0)
+        fed = runs[-1][0][:, -1]
+        if not torch.equal(fed, tokens[0]):
+            row = (fed != tokens[0]).nonzero()[0].item()
+            raise AssertionError(
+                f"With temperature=2 and use_cache={use_cache}, {int(tokens[0][row])} comes as the "
+                f"first token of row {row}, and then the model is run on {int(fed[row])}. The "
+                "token that was drawn goes in next."
+            )
+
+
+@torch.no_grad()
+def _draws(loop: Loop) -> None:
+    """Raise AssertionError unless tokens come as often as they should."""
+    model = _model(6)
+    prompt = torch.tensor([[3, 1, 4]]).expand(ROWS, -1)
+    for sampling, use_cache in zip(SAMPLINGS, (True, False, True), strict=True):
+        torch.manual_seed(0)
+        tokens = _told(loop, model, prompt, 2, use_cache, **sampling)
+        expected = _probabilities(model, prompt[:1], sampling)
+        counts = torch.bincount(6 * tokens[0] + tokens[1], minlength=36)
+        if unlikely(counts, expected):
+            at = (counts - ROWS * expected).abs().argmax().item()
+            given = ", ".join(f"{name}={value}" for name, value in sampling.items())
+            raise AssertionError(
+                f"With {given} and use_cache={use_cache}, {ROWS} draws begin with the tokens "
+                f"{at // 6}, {at % 6} {counts[at]} times, expected about "
+                f"{ROWS * expected[at]:.0f} times. Is it next_token(logits[:, -1], **sampling) "
+                "that draws?"
+            )
+
+
+def _probabilities(model: nn.Module, prompt: Tensor, sampling: dict[str, float]) -> Tensor:
+    """How likely each pair of tokens (36) is after the prompt."""
+
+    def likely(ids: Tensor) -> Tensor:
+        logits = model(ids)[0][:, -1] / sampling["temperature"]
+        logits = keep_top_k(logits, sampling["top_k"]) if "top_k" in sampling else logits
+        return softmax(keep_top_p(logits, sampling["top_p"]) if "top_p" in sampling else logits)
+
+    longer = torch.cat([prompt.expand(6, -1), torch.arange(6)[:, None]], dim=1)
+    return (likely(prompt).T * likely(longer)).flatten()
+
+
+def _seeds(loop: Loop) -> None:
+    """Raise AssertionError unless a generator decides what is drawn, and PyTorch's own without."""
+    prompt = torch.tensor([[3, 1, 4]]).expand(20, -1)
+
+    def told(seed: int | None) -> list[list[int]]:
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        return [x.tolist() for x in _told(loop, _model(), prompt, 3, True, generator=generator)]
+
+    if told(None) == told(None):
+        raise AssertionError(
+            "Without a generator the same tokens come each time: none is drawn, or a seed is set."
+        )
+    if told(0) != told(0) or told(0) == told(1):
+        raise AssertionError(
+            "The same generator has to give the same tokens, and another one others. Is **sampling "
+            "handed on to next_token?"
+        )
+
+
+FIRST = [
+    *(Decoding(2, 5, new, way, seed=16) for way in (True, False) for new in (1, 2, 6)),
+    *(Decoding(2, 5, 4, True, held, seed=16) for held in (0, 3)),
+]
+HINTS = {
+    "before the first token comes": "Yield each token as soon as it is known.",
+    "[5, shape (2,)": "The new tokens are (B,), and the model takes (B, 1): token[:, None].",
+    "[5, 2, raised ValueError: The cache holds": "The new tokens are (B,), and the model takes (B, "
+    "1), one row for each: token[:, None].",
+    "Sizes of tensors must match": "A text is continued along dim=1.",
+    "input_ids, afterwards": "Work on a new tensor: what comes in belongs to the caller.",
+}
+TELLING = [*FIRST, Decoding(3, 2, 4, True, stop=1), Decoding(1, 2, 3, False)]
+
+
+@verdict
+def check_decode_loop(decode_loop: Loop) -> str:
+    """Notebook 04, exercise 4. Returns a verdict; raises AssertionError on a wrong loop."""
+    asked = seen_of, decode_loop, right
+    judge_seen(*asked, st.just(FIRST[0]), WRONG_LOOPS, TELLING, FIRST, number=1, hints=HINTS)
+    _feeds_what_is_drawn(decode_loop)
+    judge_seen(*asked, _decodings(), WRONG_LOOPS, TELLING, number=30, hints=HINTS)
+    _seeds(decode_loop)
+    _draws(decode_loop)
+
+    def use(model: nn.Module, device: torch.device) -> tuple[Tensor, ...]:
+        ids = torch.zeros(2, 3, dtype=torch.long, device=device)
+        for options in ({}, {"stop_token": 1}):
+            for use_cache in (True, False):
+                tokens = decode_loop(model, ids, 2, use_cache, temperature=0, **options)
+                found = tuple(tokens)
+        return found
+
+    follows_its_device(use, "decode_loop", _model())
+    return (
+        "decode_loop is right: with a cache only what is new goes in, without one the whole text; "
+        "the words are the same, greedy, drawn and seeded, up to a stop token, after what a cache "
+        "holds already, and on any device."
+    )

@@ -1,0 +1,158 @@
+"""Probes of notebook 04."""
+
+from .material import CACHE, CACHED, EMBEDDED, FEEDINGS, TABLE
+from .shared import Probe
+
+PROBES = {
+    "growing_cache": Probe(
+        "04",
+        ("bases",),
+        CACHE
+        + """
+_show(lambda: _appended(GrowingCache(_made_for(), 2), _portions))
+_show(lambda: _appended(GrowingCache(_made_for(), 2), _portions[::-1]))
+_show(lambda: _appended(GrowingCache(_made_for(num_layers=1), 2), _portions, 1))
+_show(lambda: _in_turns(GrowingCache, 2))
+_show(lambda: [GrowingCache(_made_for(), 5).length, _portions[0]])
+_show(lambda: _in_16_bits(GrowingCache))
+_show(lambda: _of_another_device(GrowingCache))
+""",
+    ),
+    "cached_attention": Probe(
+        "04",
+        ("bases", "growing_cache"),
+        CACHE
+        + """
+_layer = _filled(_quietly(lambda: MultiHeadAttention(6, 3)), _random)
+_x = _draw(2, 9, 6)
+
+
+def _attended(sizes):
+    cache = GrowingCache(_made_for(), 2)
+    parts = [_layer(part, cache, layer) for part in _x.split(sizes, dim=1) for layer in (0, 2, 1)]
+    return [parts, cache.length, cache.keys, cache.values]
+
+
+_show(lambda: [_layer(_x), _layer(_x, None, 1), _x])
+_show(lambda: [_attended([9]), _attended([1] * 9), _attended([4, 2, 3])])
+_of_one = _quietly(lambda: GrowingCache(_made_for(), 2))
+_show(lambda: [_layer(_x[:, :4], _of_one), _layer(_x[:, 4:], cache=_of_one), _of_one.length])
+_show(lambda: _gradients(_layer, _x, module=_layer))
+_layer_there = _there(_layer)
+
+
+def _used_there():
+    cache = GrowingCache(_made_for(device=_FAR), 2)
+    return [_layer_there(_there(_x), cache, 1) for _ in range(2)]
+
+
+_show(lambda: _elsewhere(_used_there))
+""",
+    ),
+    "cached_model": Probe(
+        "04",
+        ("bases", "growing_cache", "cached_attention", "cached_layer"),
+        CACHED
+        + """
+_model = _model_of(DecoderOnlyTransformer, 2)
+_show(lambda: [_model(_ids)[0], _model(_ids)[1] is None, _model(_ids[:1, :1])[0]])
+_sizes = ("max_seq_len", "num_layers", "num_heads", "d_head")
+_show(lambda: [getattr(_model, name) for name in _sizes])
+_show(lambda: sorted((name, list(p.shape)) for name, p in _model.named_parameters()))
+_show(lambda: [_model.embed(_ids), _model.embed(_ids[:, :3], 5), _ids])
+"""
+        + FEEDINGS
+        + EMBEDDED
+        + """
+_fed(_model, _ids)
+_fed(_model_of(DecoderOnlyTransformer, 1), _ids)
+_fed(_model_of(DecoderOnlyTransformer, 5), _ids)
+_past = _quietly(lambda: _model(_ids, use_cache=True)[1])
+_show(lambda: [_past.length, _ends(lambda: _model(_ids[:, :1], _past, True))])
+_past = _quietly(lambda: _model(_ids[:, :9], None, True)[1])
+_show(lambda: [_ends(lambda: _model(_ids[:, :1], _past)), _past.length, _past.batch_size])
+_show(lambda: _gradients(lambda: _model(_ids)[0], module=_model))
+_usual = _filled(_quietly(lambda: DecoderOnlyTransformer(_shape[0], 12, 24, 4, 20)), _random)
+_show(lambda: _usual(_ids)[0])
+
+_dropping = _quietly(lambda: DecoderOnlyTransformer(*_shape, 3, 16, 3, _one_of(0.3, 0.7)))
+for _use in ({}, {"use_cache": True}):
+    _models = _usual, _filled(_dropping, _random)
+    _show(lambda: [_embedded(model, _shape[0], **_use) for model in _models])
+""",
+    ),
+    "decode_loop": Probe(
+        "04",
+        ("bases", "growing_cache", "cached_attention", "cached_layer", "cached_model"),
+        CACHED
+        + TABLE
+        + """
+_model = _model_of(DecoderOnlyTransformer, 2)
+_fed = _inputs(_model)
+_ways = [(_ids[:, :_cut], use_cache) for use_cache in (True, False)]
+_show(lambda: [list(decode_loop(_model, ids, 5, way, temperature=0)) for ids, way in _ways])
+_show(lambda: [[x.size(1) for x in _fed], _ids])
+_show(lambda: next(iter(decode_loop(_model, _ids[:, :9], 4, True, temperature=0))))
+_show(lambda: [len(_fed), list(decode_loop(_model, _ids[:, :3], 0, True))])
+
+_order = _quietly(lambda: _Table(3 * _draw(7, 7, 7)))
+_rows = torch.randint(7, (6, 4), generator=_random)
+
+
+def _continued(number=6, **options):
+    return [
+        list(decode_loop(_order, _rows[:number], 7, way, temperature=0, **options))
+        for way in (True, False)
+    ]
+
+
+def _after(past_length):
+    past = _order(_rows[:, :past_length], use_cache=True)[1]
+    return list(decode_loop(_order, _rows[:, past_length:], 5, True, past, temperature=0))
+
+
+_past = _quietly(lambda: _model(_ids[:, :3], use_cache=True)[1])
+_show(lambda: list(decode_loop(_model, _ids[:, 3:7], 4, True, _past, temperature=0)))
+_show(lambda: [_continued(), [_continued(stop_token=token) for token in range(7)], _rows])
+_show(lambda: [_continued(number, stop_token=token) for number in (1, 2) for token in range(7)])
+_show(lambda: [_after(1), _after(3), list(decode_loop(_order, _rows, 6, False, top_k=1))])
+
+
+def _drawn(use_cache, *heat, seed=1, **options):
+    options |= {"temperature": heat[0]} if heat else {}
+    model, generator = _table(heat[0] if heat else 1.0), None if seed is None else _seeded(seed)
+    new = list(decode_loop(model, _starts, 3, use_cache, generator=generator, **options))
+    return torch.cat([_starts, torch.stack(new, dim=1)], dim=1)
+
+
+_show(lambda: [_shares(_drawn(way, *heat), 1) for way in (True, False) for heat in ([], [_heat])])
+_show(lambda: len(next(iter(decode_loop(_even_table(), _zeros, 1, True))).unique()))
+_seeds = [(5, 5), (5, 6), (5, None), (None, None)]
+_show(lambda: [bool((_drawn(True, seed=a) == _drawn(True, seed=b)).all()) for a, b in _seeds])
+_given = [_there(_model), _there(_ids)[:, :4], 2, True]
+_show(lambda: _elsewhere(lambda: next(iter(decode_loop(*_given, stop_token=2, temperature=0)))))
+""",
+    ),
+    "preallocated_cache": Probe(
+        "04",
+        ("bases",),
+        CACHE
+        + """
+_show(lambda: _appended(PreallocatedCache(_made_for(), 2), _portions))
+_show(lambda: _appended(PreallocatedCache(_made_for(num_layers=1), 2), _portions, 1))
+_cache = _quietly(lambda: PreallocatedCache(_made_for(), 2))
+_place = _cache.keys.data_ptr(), _cache.values.data_ptr()
+_show(lambda: _appended(_cache, _portions[::-1]) + [_cache.nbytes])
+_show(lambda: _place == (_cache.keys.data_ptr(), _cache.values.data_ptr()))
+_at = [x.data_ptr() for x in _quietly(lambda: _cache.append(1, *map(torch.clone, _portions[0])))]
+_show(lambda: _at == [_cache.keys[1].data_ptr(), _cache.values[1].data_ptr()])
+_show(lambda: _in_turns(PreallocatedCache, 2))
+_show(lambda: [PreallocatedCache(_made_for(), 5).length, _portions[0]])
+_show(lambda: _in_16_bits(PreallocatedCache))
+_show(lambda: _of_another_device(PreallocatedCache))
+_full = _quietly(lambda: PreallocatedCache(_made_for(), 2))
+_all = _draw(2, 3, 25, 2)
+_show(lambda: [[_full.append(layer, _all, -_all) for layer in range(3)], _full.length])
+""",
+    ),
+}

@@ -1,0 +1,55 @@
+"""Small mistakes in the worked answers, made by a program: the check of each exercise refuses them.
+
+A sample; all are judged by `python benchmarks/answer_mutants.py`.
+"""
+
+import pytest
+from apart import Apart
+from mutants import sample
+from mutated_answers import exercises, reasons
+
+SAMPLE = 4
+SECONDS = 120
+
+
+@pytest.fixture(scope="module")
+def verdict():
+    judge = Apart("mutated_answers.verdict")
+    yield judge
+    judge.close()
+
+
+def test_every_exercise_is_found():
+    numbers = [exercise.notebook for exercise in exercises().values()]
+    assert len(numbers) == 54 and set(numbers) == {f"{n:02}" for n in range(1, 13)}
+
+
+@pytest.mark.parametrize("name", exercises())
+def test_the_worked_answer_is_accepted_and_mutants_are_not(verdict, name):
+    exercise = exercises()[name]
+    assert verdict(name, exercise.answer, limit=SECONDS)[0] == "accepted"
+    for mutant in sample(exercise.mutants(), SAMPLE):
+        try:
+            word, said = verdict(name, mutant.source, limit=SECONDS)
+        except TimeoutError:
+            continue
+        assert word != "accepted" or (name, mutant.what) in reasons(), f"{mutant.what}: {said}"
+        assert word != "refused" or len(said) > 20
+
+
+def test_a_reason_is_given_for_a_mutant_that_there_is():
+    mutants = {(n, mutant.what) for n, e in exercises().items() for mutant in e.mutants()}
+    assert set(reasons()) <= mutants
+    assert all(len(reason.split()) > 3 for reason in reasons().values())
+
+
+def test_a_call_that_does_not_end_or_dies_is_told_and_the_next_one_answers():
+    judge = Apart("mutated_answers.verdict")
+    name, answer = "causal_mask", exercises()["causal_mask"].answer
+    with pytest.raises(TimeoutError, match="stopped after 1 seconds"):
+        judge(name, "while True: pass", limit=1)
+    with pytest.raises(ProcessLookupError):
+        judge(name, "import os; os._exit(0)", limit=SECONDS)
+    assert judge(name, "def causal_mask(:", limit=SECONDS)[0] == "does not load"
+    assert judge(name, answer, limit=SECONDS)[0] == "accepted"
+    judge.close()
