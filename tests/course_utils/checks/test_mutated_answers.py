@@ -8,7 +8,7 @@ from apart import Apart
 from mutants import sample
 from mutated_answers import exercises, reasons
 
-SAMPLE = 4
+SAMPLE = 2
 SECONDS = 120
 
 
