@@ -1,27 +1,24 @@
-"""What all checks share: a verdict, what compares answers, and what names a known mistake.
-
-A mistake is a pair: the wrong answer that it gives, and advice for who gave it.
-"""
+"""What all checks share: a verdict, and sentences for errors, shapes and weights."""
 
 import functools
+import inspect
 import linecache
-import math
+import textwrap
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
+from types import CodeType
 
 import torch
 from torch import Tensor, nn
 
 from ..transformer import DecoderOnlyTransformer
 
-Mistakes = Iterable[tuple[object, str]]
-
 
 def verdict(check: Callable[..., str]) -> Callable[..., str]:
-    """A check whose own AssertionError ends in one line, without the lines of its file.
+    """A check whose own AssertionError, or a stub's, ends in one line, without those of its file.
 
-    An error that an answer raises itself keeps its traceback, unless `ask` made a sentence of it.
+    An error that an answer raises itself keeps its traceback, unless a sentence was made of it.
     IPython leaves out a function that has a variable `__tracebackhide__`. PyTorch's random numbers
     go on where they were before the check.
     """
@@ -31,7 +28,16 @@ def verdict(check: Callable[..., str]) -> Callable[..., str]:
         __tracebackhide__ = True
         try:
             with torch.random.fork_rng(devices=[]):
-                return check(*answers)
+                return textwrap.fill(check(*answers), WIDTH)
+        except NotImplementedError as error:
+            if not is_stub(error):
+                raise
+            code = _raised_in(error)
+            if not (files := set(map(file_of, answers)) - {None}) or code.co_filename in files:
+                raise NotImplementedError(*error.args) from None
+            name = code.co_qualname.rpartition("<locals>.")[2]
+            first = f"`{name}` is still to be written: its exercise comes first."
+            raise AssertionError(first) from None
         except AssertionError as error:
             *_, (raised_in, _) = traceback.walk_tb(error.__traceback__)
             if "checks" not in raised_in.f_globals.get("__name__", "").split("."):
@@ -41,18 +47,39 @@ def verdict(check: Callable[..., str]) -> Callable[..., str]:
     return judge
 
 
+WIDTH = 95  # characters of a line of a verdict, so that none is broken within a word
+STUB = "Your turn: "  # how the error of an exercise that is not begun starts
 LIBRARY = str(Path(linecache.__file__).parent)
 NOT_THEIRS = {"course_utils", "torch", "numpy"}  # packages whose lines are not a student's
 ADVICE = {
     "unary ~: 'NoneType'": "mask may be None: nothing is hidden then",
     "Boolean value of": "a tensor is neither true nor false: ask whether it `is not None`",
-    "index k out of range": "k may exceed the number of words: take min(k, logits.size(-1))",
+    "index k out of range": "k may exceed the numbers there are: along a row (dim=-1) there are "
+    "logits.size(-1), so take min(k, logits.size(-1))",
     "tuple indices": "the model returns two things: `logits, _ = model(ids)`",
     "Expected reduction dim": "there may be none to reduce over: ask for their number first",
     "leaf Variable that requires grad": "a tensor that came in is changed; work on a new one",
     "view size is not compatible": "`view` needs numbers that lie next to each other; where "
     "they do not, as after a transpose, `reshape` copies them first",
 }
+
+
+def is_stub(error: Exception) -> bool:
+    """Whether it is the error of an exercise that is not begun."""
+    said = str(error)
+    return isinstance(error, NotImplementedError) and (not said or said.startswith(STUB))
+
+
+def _raised_in(error: Exception) -> CodeType:
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_code
+
+
+def file_of(answer: object) -> str | None:
+    """The file, or the notebook's cell, in which a function or a class's methods are written."""
+    parts = [answer, *getattr(answer, "__dict__", {}).values()]
+    codes = (getattr(inspect.unwrap(part), "__code__", None) for part in parts if callable(part))
+    return next((code.co_filename for code in codes if code is not None), None)
 
 
 def raised(error: Exception) -> str:
@@ -76,18 +103,6 @@ def own_line(error: Exception) -> str:
     return next((line for line in reversed(lines) if line), "")
 
 
-def ask(answer: Callable, *given: object) -> object:
-    """What the answer returns; an error in it becomes a sentence with its line and the shapes."""
-    try:
-        return answer(*given)
-    except NotImplementedError:
-        raise
-    except (RuntimeError, IndexError, TypeError, ValueError, AttributeError) as error:
-        parts = [x for part in given for x in (part if isinstance(part, tuple) else (part,))]
-        shapes = ", ".join(str(tuple(x.shape)) for x in parts if isinstance(x, Tensor))
-        raise AssertionError(f"Your function {raised(error)}. Shapes given: {shapes}.") from error
-
-
 def tiny_model(vocab_size: int = 20, max_seq_len: int = 16) -> DecoderOnlyTransformer:
     """A random model of two layers and three heads; its logits are far enough apart to sample."""
     torch.manual_seed(0)
@@ -109,8 +124,9 @@ def load_weights(module: nn.Module, reference: nn.Module) -> None:
     for name, parameter in wanted.items():
         if has[name].shape != parameter.shape:
             raise AssertionError(
-                f"The parameters are not the expected ones: {name} has shape "
-                f"{tuple(has[name].shape)}, expected {tuple(parameter.shape)}."
+                f"The parameters are not the expected ones: {name} of your class has shape "
+                f"{tuple(has[name].shape)}, expected {tuple(parameter.shape)}. (nn.Linear(a, b), "
+                "from a numbers to b, keeps its weight as (b, a).)"
             )
     module.load_state_dict(wanted)
 
@@ -123,30 +139,15 @@ def _only(these: dict[str, Tensor], those: dict[str, Tensor]) -> str:
     return ", ".join(list(dict.fromkeys(owners))[:6]) or "nothing there"
 
 
-def unchanged(
-    before: Iterable[Tensor],
-    after: Iterable[Tensor],
-    otherwise: str = "A tensor that came in was changed. Work on a new one.",
-) -> None:
-    """Raise AssertionError(otherwise) unless the tensors are what they were."""
-    if not all(map(torch.equal, before, after)):
-        raise AssertionError(otherwise)
-
-
-def pair(found: object, otherwise: str) -> tuple:
-    """`found`, or AssertionError(otherwise) unless it is a tuple of two."""
-    if not isinstance(found, tuple) or len(found) != 2:
-        raise AssertionError(otherwise)
-    return found
-
-
 def has_shape(found: object, shape: tuple[int, ...]) -> bool:
     """Whether it is a tensor of that shape."""
     return isinstance(found, Tensor) and found.shape == shape
 
 
 def shape_or_type(found: object) -> str:
-    """What came instead of a tensor of the right shape: "(2, 3)" or "list"."""
+    """What came instead of a tensor of the right shape: "(2, 3)", "list" or "nothing"."""
+    if found is None:
+        return "nothing (is there a `return`?)"
     return str(tuple(found.shape)) if isinstance(found, Tensor) else type(found).__name__
 
 
@@ -159,52 +160,3 @@ def tensor(found: object, what: str, shape: tuple[int, ...]) -> Tensor:
     if found.shape != shape:
         raise AssertionError(f"{what} has shape {tuple(found.shape)}, expected {tuple(shape)}.")
     return found
-
-
-def difference(found: Tensor, expected: Tensor, rtol: float = 1e-4, atol: float = 1e-5) -> str:
-    """How a tensor of the right shape differs, "is 1 at [0], expected 2"; nothing if it does not.
-
-    Of two tensors with different dtypes, only that is said.
-    """
-    if found.dtype != expected.dtype:
-        return f"has dtype {found.dtype}, expected {expected.dtype}"
-    wrong = ~torch.isclose(found, expected, rtol=rtol, atol=atol)
-    if not wrong.any():
-        return ""
-    at = tuple(wrong.nonzero()[0].tolist())
-    return f"is {found[at].item():.5g} at {list(at)}, expected {expected[at].item():.5g}"
-
-
-def close(found: object, expected: Tensor, what: str) -> None:
-    """Raise AssertionError, saying how `found` differs, unless it is the tensor `expected`."""
-    found = tensor(found, what, expected.shape)
-    how = difference(found, expected)
-    if found.dtype == expected.dtype and found.isnan().any() and not expected.isnan().any():
-        how = "holds NaN (not a number), expected finite numbers"
-    if how:
-        raise AssertionError(f"{what} {how}.")
-
-
-def same(found: object, wrong: object, atol: float = 1e-5, rtol: float = 1e-5) -> bool:
-    """Whether an answer is the one that a usual mistake gives.
-
-    A tensor, of any dtype, and a float may differ by a rounding; all else has to be equal.
-    """
-    if isinstance(wrong, float):
-        return math.isclose(found, wrong, rel_tol=rtol, abs_tol=atol)
-    if not isinstance(wrong, Tensor):
-        return found == wrong
-    if not has_shape(found, wrong.shape):
-        return False
-    return torch.allclose(found.to(wrong.dtype), wrong, rtol=rtol, atol=atol)
-
-
-def known(found: object, mistakes: Mistakes, atol: float = 1e-5, rtol: float = 1e-5) -> str:
-    """The advice for the first mistake that gives just this answer, or nothing."""
-    return next((advice for wrong, advice in mistakes if same(found, wrong, atol, rtol)), "")
-
-
-def refuse_known(found: object, mistakes: Mistakes, atol: float = 1e-5, rtol: float = 1e-5) -> None:
-    """Raise AssertionError, with its advice, for the first mistake that gives just this answer."""
-    if advice := known(found, mistakes, atol, rtol):
-        raise AssertionError(advice)

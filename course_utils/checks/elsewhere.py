@@ -61,6 +61,6 @@ def _try(call: Callable[[], object], what: str, device: torch.device) -> None:
     for part in found if isinstance(found, tuple) else (found,):
         if isinstance(part, Tensor) and part.device.type != device.type:
             raise AssertionError(
-                f"{what}: all that came in was on another device, and the result is on "
-                f"{part.device}. Hand `device=` on to what makes tensors."
+                f"{what}: another device than the CPU was handed in (or tensors on it), and the "
+                f"result is on {part.device}. Hand `device=` on to what makes tensors."
             )

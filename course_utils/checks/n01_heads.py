@@ -27,6 +27,7 @@ def uses(draw: st.DrawFn, method: str = "") -> Use:
         x = draw(tensors(shape, (dtype,), SCALES, OFFSETS[:-2], X_LAYOUTS))
     if method == "merge_heads":
         x = MultiHeadAttention(**sizes).split_heads(x.contiguous())
+        x = x.contiguous() if draw(st.booleans()) else x  # as attention returns its heads
     if method == "split_heads":
         x = x.contiguous()
     if draw(st.booleans()) and num_heads == 1:

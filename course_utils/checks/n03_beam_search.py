@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from .. import generation as right
-from .common import known, same, shape_or_type, verdict
+from .common import shape_or_type, verdict
 from .elsewhere import follows_its_device
 from .judged import Answer, judge
 from .watched import ROOM, Watched, asked, left_as_it_was, without_complaint
@@ -114,7 +114,7 @@ def _explain_scores(ids: Tensor, scores: object, search: _Search) -> None:
         )
     logs = search.logs(ids)
     true = logs.sum(1)
-    if not same(scores, true, ROUNDING):
+    if not _alike(scores, true):
         logits = search.logs(ids, lambda logits, _: logits).sum(1)
         wrong = [
             (logits, "The logits are added up: take their log_softmax first"),
@@ -134,14 +134,18 @@ def _explain_scores(ids: Tensor, scores: object, search: _Search) -> None:
             "It is the sum over all new words, and each beam's whole text goes with its child: "
             "ids[beam]"
         )
-        advice = known(scores, wrong, ROUNDING) or otherwise
+        advice = next((said for sums, said in wrong if _alike(scores, sums)), otherwise)
         at = int((scores.detach().double() - true).abs().nan_to_num(torch.inf).argmax())
         raise AssertionError(
             f"gives the text {ids[at].tolist()} the score {scores[at].item():.3f}; the logarithms "
             f"of its words' probabilities add up to {true[at].item():.3f}. {advice}"
         )
-    if not same(true, true.sort(descending=True).values, ROUNDING):
+    if not _alike(true, true.sort(descending=True).values):
         raise AssertionError("gives texts that are not in order: the best comes first")
+
+
+def _alike(scores: Tensor, others: Tensor) -> bool:
+    return torch.allclose(scores.double(), others.double(), rtol=1e-5, atol=ROUNDING)
 
 
 def _searching(best: Callable[[Tensor, Tensor, int], Tensor], in_order: bool = True) -> Answer:

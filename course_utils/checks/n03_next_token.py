@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from .. import generation as right
-from .common import verdict
+from .common import shape_or_type, verdict
 from .elsewhere import follows_its_device
 from .inputs import Call
 from .judged import Answer, judge
@@ -76,7 +76,7 @@ def _tokens(next_token: Callable[..., Tensor], choice: _Choice, draws: int) -> T
 def token_ids(found: object, number: int, num_words: int) -> Tensor:
     """`found`, or AssertionError unless it is that number of token ids."""
     if not isinstance(found, Tensor):
-        raise AssertionError(f"is a {type(found).__name__}, expected a torch.Tensor")
+        raise AssertionError(f"gives {shape_or_type(found)}, expected a torch.Tensor")
     if found.shape != (number,):
         raise AssertionError(
             f"has shape {tuple(found.shape)}, expected ({number},): one id for each row"
@@ -143,7 +143,23 @@ def _of_logits(change: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
     return lambda x, **given: chances(change(x), **given)
 
 
+def _no_softmax(
+    x: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+) -> Tensor:
+    """The logits that are left, as if they were probabilities. Raises ValueError if one is not."""
+    left = x / temperature
+    left = left if top_k is None else right.keep_top_k(left, top_k)
+    left = left if top_p is None else right.keep_top_p(left, top_p)
+    if left.min() < 0 or (left.sum(-1) == 0).any():
+        raise ValueError("no probabilities")
+    return left / left.sum(-1, keepdim=True)
+
+
 WRONG_CHANCES = [
+    (
+        _no_softmax,
+        "The logits are drawn from as they are. torch.multinomial wants probabilities: softmax.",
+    ),
     (
         _hotter(lambda temperature: 1 / temperature),
         "The logits are multiplied by the temperature: divide by it.",
@@ -208,6 +224,12 @@ def check_next_token(next_token: Callable[..., Tensor]) -> str:
         advice="At temperature 0 nothing is divided and nothing drawn: take the likeliest token "
         "of each row, and return.",
     )
+    tied = [next_token(torch.zeros(40, 3), 0, generator=seeded(seed)) for seed in (1, 2)]
+    if not torch.equal(*tied):
+        raise AssertionError(
+            "With temperature=0 and equal logits, next_token gives another token each time: "
+            "nothing is drawn then. Take the likeliest, the first of equal ones, and return."
+        )
     options = [{}, *({"temperature": heat} for heat in (1.0, 0.5, 2.0))]
     options += [{"top_k": 2}, {"temperature": 2.0, "top_p": 0.7}, {"top_k": 2, "top_p": 0.6}]
     options += [{"top_k": 1, "top_p": 0.95}]

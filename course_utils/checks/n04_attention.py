@@ -1,5 +1,6 @@
 """What the check cell of attention with a cache calls (notebook 04, exercise 2)."""
 
+import traceback
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from ..attention import MultiHeadAttention
 from ..kv_cache import GrowingCache, PreallocatedCache
-from .common import raised, verdict
+from .common import is_stub, raised, verdict
 from .elsewhere import follows_its_device
 from .inputs import random
 from .judged import difference, judge
@@ -19,6 +20,7 @@ from .n04_wrong_attention import WRONG_ATTENTION
 from .seen import Seen, judge_seen, some
 
 LAYERS = 3
+HANDED = "It takes the layer's number first: cache.append(layer, k, v)."
 SCALES = (1.0, 1.0, 30.0, 1e-3)
 
 
@@ -73,6 +75,8 @@ class _Watched:
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         for name, x in (("k", k), ("v", v)):
+            if not isinstance(x, Tensor):
+                raise AssertionError(f"append is handed {x!r} as {name}. {HANDED}")
             if x.shape != (self.case.rows, self.case.heads, x.size(-2), self.case.d_head):
                 raise AssertionError(
                     f"append is handed a {name} of shape {tuple(x.shape)}, expected (B, H, Q, d): "
@@ -141,10 +145,24 @@ def _attended(module: nn.Module, x: Tensor, cache: _Watched) -> object:
 def _called(module: nn.Module, *given: object, **by_name: object) -> object:
     try:
         return module(*given, **by_name)
-    except (AssertionError, NotImplementedError):
+    except AssertionError:
         raise
     except Exception as error:
-        raise AssertionError(f"forward {raised(error)}") from error
+        if is_stub(error):
+            raise
+        said = raised(error).replace(_Watched.__name__, GrowingCache.__name__)
+        raise AssertionError(f"forward {said}{_order(module, error)}") from error
+
+
+def _order(module: nn.Module, error: Exception) -> str:
+    """Advice if it is one of the module's matrices that does not fit what it is given."""
+    run = [id(frame.f_locals.get("self")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    name = next((name for name, part in module.named_children() if id(part) in run), "")
+    if "mat1 and mat2 shapes" not in str(error) or not name:
+        return ""
+    if name == "W_o":
+        return ". self.merge_heads comes before W_o"
+    return f". {name} comes before the heads are split: self.split_heads(self.{name}(x))"
 
 
 TELLING = [
@@ -158,7 +176,7 @@ HINTS = {
     "which was handed in": "Work on a new tensor: what comes in belongs to the caller.",
     "'NoneType' object has no attribute 'append'": "Without a cache, cache is None: ask `if cache "
     "is not None`.",
-    "mat1 and mat2 shapes": "self.merge_heads comes before W_o.",
+    "append() missing": HANDED,
 }
 FIRST = [
     Attending((7,), None, 2),
@@ -181,13 +199,14 @@ def check_cached_attention(attention_class: type[nn.Module], cache_class: type) 
         number=40,
         hints=HINTS,
     )
-    uses = [Use("MultiHeadAttention", {"d_model": 6, "num_heads": 2}, (random(0, 2, 4, 6),))]
+    x, name, sizes = random(0, 2, 4, 6), "MultiHeadAttention", {"d_model": 6, "num_heads": 2}
+    uses = [Use(name, sizes, (x, *more)) for more in ((), (_Cached(0), 0), (_Cached(3), 0))]
     judge(
         learning(attention_class, MultiHeadAttention),
         learning(MultiHeadAttention, MultiHeadAttention),
         st.sampled_from(uses),
         first=uses,
-        number=1,
+        number=len(uses),
         advice="Is there a `detach`, `.data` or `no_grad` in it? What is before it cannot learn.",
     )
     follows_its_device(_on, "MultiHeadAttention with a cache", attention_class(12, 3))
@@ -196,6 +215,17 @@ def check_cached_attention(attention_class: type[nn.Module], cache_class: type) 
         "MultiHeadAttention is right: without a cache and with one, in chunks of all sizes, as "
         "each of three layers, with two caches in turn, its gradients, and on any device."
     )
+
+
+class _Cached(GrowingCache):
+    """A cache of two rows, two heads and d = 3, with so many positions in it."""
+
+    def __init__(self, number: int):
+        super().__init__(model_for(1, 2, 3, 9, torch.float64), 2)
+        self.append(0, *random(0, 2, 2, 2, number, 3))
+
+    def __repr__(self) -> str:
+        return f"<a cache of {some(self.length, 'position')}>"
 
 
 def _on(module: nn.Module, device: torch.device) -> tuple[Tensor, ...]:

@@ -13,7 +13,7 @@ from ..attention import softmax
 from ..generation import decode_loop as right
 from ..generation import keep_top_k, keep_top_p
 from ..kv_cache import GrowingCache
-from .common import raised, tiny_model, verdict
+from .common import ADVICE, is_stub, raised, tiny_model, verdict
 from .draws import unlikely
 from .elsewhere import follows_its_device
 from .n04_wrong_loops import WRONG_LOOPS
@@ -27,6 +27,8 @@ SAMPLINGS = (
     {"temperature": 1.5, "top_p": 0.8},
 )
 ROWS = 500
+RUNS = "the number of tokens in each run of the model"
+TWO_THINGS = "the model returns two things: `logits, past_kv = model(...)`"
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class _Words(str):
 def seen_of(loop: Loop, case: Decoding) -> Seen:
     """What the model was run on, and the tokens that came."""
     model, ids, options = _model(), case.ids(), case.options()
-    tokens, first, end = [], 0, []
+    tokens, first, error = [], 0, None
     with _runs_of(model) as runs:
         try:
             beside = iter(())
@@ -128,14 +130,18 @@ def seen_of(loop: Loop, case: Decoding) -> Seen:
                 first = first or len(runs)
                 tokens.append(_one_per_row(token, case.rows))
                 next(beside, None)
-        except (AssertionError, NotImplementedError):
+        except AssertionError:
             raise
-        except Exception as error:
-            end = [_Words(raised(error))]
-    sizes = [x.size(1) if x.dim() == 2 else _Words(f"shape {tuple(x.shape)}") for x, _ in runs]
+        except Exception as found:
+            if is_stub(found):
+                raise
+            error = found
+    sizes = [_size(x, case.rows) for x, _ in runs]
+    if error is not None:
+        _as_expected_until(error, sizes, case)
     seen = {
         "input_ids, afterwards,": ids,
-        "the number of tokens in each run of the model": sizes + end,
+        RUNS: sizes,
         "the number of tokens that the cache holds before each run": [held for _, held in runs],
         "the number of runs before the first token comes": first,
         "the tensor of tokens that come": torch.stack(tokens, 1) if tokens else ids[:, :0],
@@ -144,6 +150,21 @@ def seen_of(loop: Loop, case: Decoding) -> Seen:
     if case.held is not None:
         seen["the length of the cache that was handed in"] = options["past_kv"].length
     return seen
+
+
+def _size(ids: Tensor, rows: int) -> object:
+    """The number of tokens in each row, or the shape where it is not one of so many rows."""
+    fits = ids.dim() == 2 and len(ids) == rows
+    return ids.size(1) if fits else _Words(f"shape {tuple(ids.shape)}")
+
+
+def _as_expected_until(error: Exception, sizes: list[object], case: Decoding) -> None:
+    """Raise AssertionError, with what was raised, if the runs before were of the right sizes."""
+    if sizes != seen_of(right, case)[RUNS][: len(sizes)]:
+        return
+    said = raised(error).replace(ADVICE["tuple indices"], TWO_THINGS)
+    until = f". Tokens in each run of the model up to there: {sizes}" if sizes else ""
+    raise AssertionError(f"{said}{until}") from error
 
 
 def _one_per_row(token: object, rows: int) -> Tensor:
@@ -235,8 +256,11 @@ FIRST = [
 HINTS = {
     "before the first token comes": "Yield each token as soon as it is known.",
     "[5, shape (2,)": "The new tokens are (B,), and the model takes (B, 1): token[:, None].",
-    "[5, 2, raised ValueError: The cache holds": "The new tokens are (B,), and the model takes (B, "
+    "[5, shape (1, 2)": "The new tokens are (B,), and the model takes (B, "
     "1), one row for each: token[:, None].",
+    "past_kv was given with use_cache=False": "Hand both on by name: past_kv=past_kv, "
+    "use_cache=use_cache.",
+    "dimensions: got 2 and 1": "The new tokens are (B,), and the text is (B, T): token[:, None].",
     "Sizes of tensors must match": "A text is continued along dim=1.",
     "input_ids, afterwards": "Work on a new tensor: what comes in belongs to the caller.",
 }

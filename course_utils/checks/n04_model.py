@@ -1,5 +1,6 @@
 """What the check cell of the model with a cache calls (notebook 04, exercise 3)."""
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,11 +10,12 @@ from torch import Tensor, nn
 
 from ..kv_cache import GrowingCache, PreallocatedCache
 from ..transformer import DecoderLayer, DecoderOnlyTransformer
-from .common import raised, verdict
+from .common import is_stub, raised, verdict
 from .elsewhere import follows_its_device
 from .judged import difference, judge
 from .modules import Use, learning, made
-from .n04_embed import judge_embed
+from .n02_dropout import NEVER_RESTS, rests
+from .n04_embed import judge_dropout, judge_embed
 from .n04_wrong_models import WRONG_FORWARDS
 from .seen import Seen, judge_seen, some
 
@@ -120,9 +122,11 @@ def _run(
 def _asked(what: str, answer: Callable, *given: object, **by_name: object) -> object:
     try:
         return answer(*given, **by_name)
-    except (AssertionError, NotImplementedError):
+    except AssertionError:
         raise
     except Exception as error:
+        if is_stub(error):
+            raise
         why = " (there is no such position, or no such id)" * (NO_ROW in str(error))
         raise AssertionError(f"{what} {raised(error)}{why}") from error
 
@@ -212,6 +216,17 @@ def _others_fault(model_class: type[nn.Module]) -> bool:
     return True
 
 
+def _another_comes_first(error: NotImplementedError, model_class: type[nn.Module]) -> None:
+    """Raise AssertionError if it is not in the model that something is still to be written."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    owner = frame.f_locals.get("self")
+    if owner is None or isinstance(owner, model_class):
+        return
+    number = 2 if isinstance(owner, nn.Module) else 1
+    what = f"{type(owner).__name__}.{frame.f_code.co_name}"
+    raise AssertionError(f"{what} is still to be written. Exercise {number} comes first.") from None
+
+
 def _on(model: nn.Module, device: torch.device) -> tuple[Tensor, ...]:
     ids = torch.zeros(2, 3, dtype=torch.long, device=device)
     first, past_kv = model(ids, use_cache=True)
@@ -229,6 +244,11 @@ FIRST = [
     *(Session((4, 1, 1)[:n], cache, 2) for n in (1, 2, 3) for cache in [*CACHES][1:3]),
     Session((2, 5), rows=2),
 ]
+HINTS = {
+    "'NoneType' object has no attribute 'length'": "Without a cache past_kv is None, and the text "
+    "starts at 0.",
+    "not DecoderLayer": "Each layer is told its number: enumerate(self.layers).",
+}
 
 
 @verdict
@@ -236,6 +256,7 @@ def check_cached_model(model_class: type[nn.Module]) -> str:
     """Notebook 04, exercise 3. Returns a verdict; raises AssertionError on a wrong model."""
     _built(model_class)
     judge_embed(model_class)
+    rests(FIRST[0].made(model_class), FIRST[0].ids(), NEVER_RESTS)
     try:
         judge_seen(
             seen_of,
@@ -246,7 +267,11 @@ def check_cached_model(model_class: type[nn.Module]) -> str:
             TELLING,
             first=FIRST,
             number=40,
+            hints=HINTS,
         )
+    except NotImplementedError as error:
+        _another_comes_first(error, model_class)
+        raise
     except AssertionError as error:
         if not _others_fault(model_class):
             raise
@@ -254,6 +279,7 @@ def check_cached_model(model_class: type[nn.Module]) -> str:
             f"{error} With the course's layers and cache in place of yours this model is right, so "
             "exercises 1 and 2 come first."
         ) from None
+    judge_dropout(model_class)
     _refuses(model_class)
     sizes = {"vocab_size": 7, "d_model": 6, "d_ff": 5, "num_layers": 2, "max_seq_len": 4}
     uses = [Use("DecoderOnlyTransformer", sizes | {"num_heads": 2}, (torch.tensor([[3, 1, 4]]),))]

@@ -66,6 +66,16 @@ class _NotMerged(_Wrong):
         return x.reshape(x.size(0), x.size(2), -1)
 
 
+class _NotSplit(_Wrong):
+    def split_heads(self, x: Tensor) -> Tensor:
+        return x
+
+
+class _OneHead(_NotSplit):
+    def merge_heads(self, x: Tensor) -> Tensor:
+        return x
+
+
 def _result_unused(cache: KeyValueStore, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Pair:
     cache.append(layer, k, v)
     return k, v
@@ -89,6 +99,7 @@ def _only_filled(cache: KeyValueStore, layer: int, q: Tensor, k: Tensor, v: Tens
     return cache.append(layer, k, v) if cache.length else (k, v)
 
 
+SPLIT = "q, k and v have to be split into heads: self.split_heads(self.W_q(x)), and so on."
 HANDED = "cache.append(layer, k, v) takes the keys first, then the values."
 
 WRONG_ATTENTION = [
@@ -105,6 +116,8 @@ WRONG_ATTENTION = [
         "The heads are not merged in order: self.merge_heads is that of notebook 01, with its "
         "transpose before the reshape.",
     ),
+    (_NotSplit, SPLIT),
+    (_OneHead, "There is one head of all D numbers. " + SPLIT + " self.merge_heads comes last."),
     (_with(matrices="qkk"), "W_k is used for the values, too: they have W_v."),
     (_with(matrices="qvv"), "W_v is used for the keys, too: they have W_k."),
     (_with(matrices="qqv"), "W_q is used for the keys, too: they have W_k."),

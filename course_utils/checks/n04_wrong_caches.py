@@ -1,11 +1,11 @@
-"""Caches that go wrong as students' do, and what those are told (notebook 04)."""
+"""Growing caches that go wrong as students' do, and what those are told (notebook 04)."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from ..kv_cache import GrowingCache, PreallocatedCache
+from ..kv_cache import GrowingCache
 
 Kept = Callable[[Tensor, Tensor], Tensor]
 
@@ -143,139 +143,4 @@ GROWING = [
     (_long(_shaped(1)), "length is the number of heads. " + SIZE),
     (_long(_shaped(3)), "length is d, the numbers per head. " + SIZE),
     (_long(lambda cache: len(cache.keys)), "length is the number of layers. " + SIZE),
-]
-
-
-class _Written(PreallocatedCache):
-    """A preallocated cache with what may go wrong in `append` as functions and names."""
-
-    takes = "kv"
-    gives = "kv"
-
-    def start(self, layer: int, new: int) -> int:
-        return self.lengths[layer]
-
-    def written(self, start: int, end: int) -> slice:
-        return slice(start, end)
-
-    def given(self, start: int, end: int) -> slice:
-        return slice(0, end)
-
-    def count(self, layer: int, start: int, end: int) -> None:
-        self.lengths[layer] = end
-
-    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        new = {"k": k, "v": v, "0": torch.zeros_like(k)}
-        start = self.start(layer, k.size(2))
-        end = start + k.size(2)
-        for room, name in zip((self.keys, self.values), self.takes, strict=True):
-            if name in new:
-                room[layer, :, :, self.written(start, end)] = new[name]
-        self.count(layer, start, end)
-        found = {"k": self.keys, "v": self.values}
-        return tuple(found[name][layer, :, :, self.given(start, end)] for name in self.gives)
-
-
-def _written(**attributes: object) -> type[PreallocatedCache]:
-    return type("Wrong", (_Written,), attributes)
-
-
-def _counted(end: Callable[[int, int, int], int]) -> type[PreallocatedCache]:
-    """One that remembers another length, from the one before, the start and the end."""
-
-    def count(self: _Written, layer: int, start: int, stop: int) -> None:
-        self.lengths[layer] = end(self.lengths[layer], start, stop)
-
-    return _written(count=count)
-
-
-def _of_layer_0(self: _Written, layer: int, new: int) -> int:
-    return self.lengths[0]
-
-
-def _into_layer_0(self: _Written, layer: int, start: int, end: int) -> None:
-    self.lengths[0] = end
-
-
-OWN = "Each layer counts for itself: read and write self.lengths[layer]."
-FIRST = "Layer 0 has appended before layer 1 does, so its length is already the new one. " + OWN
-
-PREALLOCATED = [
-    (
-        _written(given=lambda self, start, end: slice(None)),
-        "append returns the whole room. Return the filled part: positions 0 to end.",
-    ),
-    (
-        _written(given=lambda self, start, end: slice(start, end)),
-        "append returns only the new positions. Attention needs those of all positions so far.",
-    ),
-    (
-        _written(given=lambda self, start, end: slice(0, start)),
-        "append returns what was stored before. The new positions belong to it, too.",
-    ),
-    (
-        _written(count=_into_layer_0),
-        "The length of layer 0 is set for all layers, and the others stay at 0. " + OWN,
-    ),
-    (_written(start=_of_layer_0), FIRST),
-    (_written(start=_of_layer_0, count=_into_layer_0), FIRST),
-    (
-        _written(
-            start=lambda self, layer, new: self.lengths[layer] + new,
-            count=lambda self, layer, start, end: self.lengths.__setitem__(layer, start),
-        ),
-        "The new positions are counted before `start` is read. It is the length before them.",
-    ),
-    (
-        _counted(lambda before, start, end: before),
-        "The new length is forgotten: set self.lengths[layer] = end.",
-    ),
-    (
-        _counted(lambda before, start, end: end + end - start),
-        "The new positions are counted twice: set self.lengths[layer] = end.",
-    ),
-    (
-        _counted(lambda before, start, end: before + end),
-        "`end` is added to the length, and holds it already: set self.lengths[layer] = end.",
-    ),
-    (
-        _counted(lambda before, start, end: end - start),
-        "The length that is remembered is that of the last chunk alone: it is `end`.",
-    ),
-    (
-        _counted(lambda before, start, end: before + 1),
-        "The length grows by 1 in each append. It grows by the new positions, k.size(2).",
-    ),
-    (
-        _counted(lambda before, start, end: end + 1),
-        "The length that is remembered is one too many: it is `end`.",
-    ),
-    (
-        _counted(lambda before, start, end: end - 1),
-        "The length that is remembered is one too few: it is `end`.",
-    ),
-    (
-        _written(written=lambda self, start, end: slice(0, end - start)),
-        "Each chunk is written to the start of the room. It goes to start:end.",
-    ),
-    (
-        _written(given=lambda self, start, end: slice(0, end - 1)),
-        "The last position is not returned: a slice ends before its second number.",
-    ),
-    (
-        _written(given=lambda self, start, end: slice(0, end + 1)),
-        "One position too many is returned: return :end.",
-    ),
-    (_written(takes="k0"), "The values that are stored are 0, not v."),
-    (_written(takes="k-"), "v is not stored: NaN is a place that nothing was written to."),
-    (_written(takes="-v"), "k is not stored: NaN is a place that nothing was written to."),
-    (_written(takes="--"), "Nothing is stored: NaN is a place that nothing was written to."),
-    (_written(gives="kk"), KEYS_TWICE),
-    (_written(gives="vv"), VALUES_TWICE),
-    (_written(gives="vk"), EXCHANGED),
-    (
-        GrowingCache,
-        "It grows, and copies everything in each append. Write into self.keys[layer], at start:end "
-        "of the positions, and return a slice.",
-    ),
 ]

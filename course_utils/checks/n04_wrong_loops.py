@@ -58,6 +58,10 @@ def _loop(
     return decode_loop
 
 
+def _after(prompt: Tensor, token: Tensor) -> Tensor:
+    return torch.cat([prompt, token], dim=1)
+
+
 NEW = "With a cache the next ids are the new token alone, token[:, None]."
 TEXT = "Without a cache the next ids are the whole text with the token after it."
 
@@ -89,6 +93,68 @@ WRONG_LOOPS = [
     (
         _loop(lambda text, token, use_cache, prompt: text[:, :prompt]),
         "The prompt is run again and again: run `ids`, and make them anew at the end of the loop.",
+    ),
+    (
+        _loop(lambda text, token, use_cache, prompt: text[:, :prompt] if use_cache else text),
+        "The prompt is run again and again on top of what the cache holds. " + NEW,
+    ),
+    (
+        _loop(lambda text, token, use_cache, prompt: _after(text[:, :prompt], token)),
+        "Of the text, the tokens between the prompt and the last one are missing. "
+        + NEW
+        + " "
+        + TEXT,
+    ),
+    (
+        _loop(
+            lambda text, token, use_cache, prompt: (
+                token if use_cache else _after(text[:, :prompt], token)
+            )
+        ),
+        "Of the text, the tokens between the prompt and the last one are missing. " + TEXT,
+    ),
+    (
+        _loop(
+            lambda text, token, use_cache, prompt: (
+                _after(text[:, :prompt], token) if use_cache else text
+            )
+        ),
+        "The prompt is run again with each new token. " + NEW,
+    ),
+    (
+        _loop(
+            lambda text, token, use_cache, prompt: text,
+            begin=lambda given: None,
+            kept=lambda before, found: None,
+        ),
+        "The whole text is run each time, and no cache is handed on: past_kv=past_kv. " + NEW,
+    ),
+    (
+        _loop(
+            lambda text, token, use_cache, prompt: text,
+            run_cached=lambda use_cache: True,
+        ),
+        "The whole text is run on top of what a cache holds, also where use_cache=False: hand "
+        "use_cache on. " + NEW,
+    ),
+    (
+        _loop(
+            lambda text, token, use_cache, prompt: token,
+            run_cached=lambda use_cache: False,
+        ),
+        "The new token alone is run, and without a cache: hand use_cache on. " + TEXT,
+    ),
+    (
+        _loop(lambda text, token, use_cache, prompt: token if use_cache else text[:, :prompt]),
+        "The prompt alone is run again. " + TEXT,
+    ),
+    (
+        _loop(
+            lambda text, token, use_cache, prompt: (
+                text[:, prompt - 1 : prompt] if use_cache else text
+            )
+        ),
+        "The last token of the prompt is run again and again. " + NEW,
     ),
     (
         _loop(run_cached=lambda use_cache: True),

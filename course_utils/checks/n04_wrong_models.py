@@ -16,6 +16,9 @@ class _Wrong(DecoderOnlyTransformer):
     def start(self, past_kv: Cache, new: int) -> int:
         return 0 if past_kv is None else past_kv.length
 
+    def enter(self, input_ids: Tensor, start: int) -> Tensor:
+        return self.embed(input_ids, start)
+
     def through(self, number: int, x: Tensor, past_kv: Cache) -> Tensor:
         return self.layers[number](x, past_kv, number)
 
@@ -33,7 +36,7 @@ class _Wrong(DecoderOnlyTransformer):
             past_kv = self.new_cache(input_ids.size(0))
         if use_cache:
             past_kv = self.taken(past_kv, input_ids.size(0))
-        x = self.embed(input_ids, self.start(past_kv, input_ids.size(1)))
+        x = self.enter(input_ids, self.start(past_kv, input_ids.size(1)))
         for number in range(len(self.layers)):
             x = self.through(number, x, past_kv)
         return self.finish(x), past_kv
@@ -60,6 +63,11 @@ def _numbered(number: Callable[[int, int], int]) -> type[_Wrong]:
 def _all_on_the_first(self: _Wrong, number: int, x: Tensor, past_kv: Cache) -> Tensor:
     self.embedded = x if number == 0 else self.embedded
     return self.layers[number](self.embedded, past_kv, number)
+
+
+def _unused(self: _Wrong, number: int, x: Tensor, past_kv: Cache) -> Tensor:
+    self.layers[number](x, past_kv, number)
+    return x
 
 
 def _normed(self: _Wrong, number: int, x: Tensor, past_kv: Cache) -> Tensor:
@@ -121,6 +129,14 @@ WRONG_FORWARDS = [
     (
         _started(lambda length, new: new if length else 0),
         "A chunk starts at its own length, not at the cache's. " + START,
+    ),
+    (
+        _with(enter=lambda self, input_ids, start: self.token_embedding(input_ids)),
+        "The positions are not added: use self.embed(input_ids, start).",
+    ),
+    (
+        _with(through=_unused),
+        "What the layers return is not used: x = layer(x, past_kv, i).",
     ),
     (
         _with(through=_all_on_the_first),

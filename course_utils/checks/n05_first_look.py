@@ -1,6 +1,8 @@
 """What a patient's part does in a very small case: a sentence, if it is wrong (notebook 05)."""
 
+import contextlib
 import copy
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -9,19 +11,32 @@ from .common import has_shape, raised, shape_or_type
 
 HEADS, D_HEAD = 3, 4
 MOST_KEYS, PORTIONS = 5, (2, 1, 2)
-FAILED, NOTHING = "In a first try it ", "returns nothing: it ends in `return`"
+FAILED, NOTHING = " it raised ", "returns nothing: it must end in `return ...`"
+
+
+class _Raised(Exception):
+    """What an answer raised, as a sentence that says in which case."""
 
 
 def first_look(model: nn.Module, part: str) -> str:
     """A sentence on what the part returns in a very small case, if that is wrong, or nothing."""
     look = {"attend": _sight, "append": _held, "new_cache": _made}[part]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _case("In a very small case"):
             return look(model)
-    except NotImplementedError:
+    except _Raised as error:
+        return str(error)
+
+
+@contextlib.contextmanager
+def _case(case: str) -> Iterator[None]:
+    try:
+        yield
+    except (NotImplementedError, _Raised):
         raise
     except Exception as error:
-        return f"{FAILED}{raised(error)}. "
+        what = raised(error).removeprefix("raised ")
+        raise _Raised(f"{case}{FAILED}{what}. ") from error
 
 
 def _sight(model: nn.Module) -> str:
@@ -31,7 +46,9 @@ def _sight(model: nn.Module) -> str:
             # Equal scores, and a value of its own for each key: the result holds the weights.
             q, k = torch.zeros(1, HEADS, queries, keys), torch.full((1, HEADS, keys, keys), 2.0)
             own = copy.deepcopy(model.layers[0].attention)
-            found = own.attend(q, k, torch.eye(keys).expand(1, HEADS, -1, -1))
+            case = f"With {many(queries, 'query')} on {many(keys, 'key')}"
+            with _case(case):
+                found = own.attend(q, k, torch.eye(keys).expand(1, HEADS, -1, -1))
             if found is None:
                 return f"`attend` {NOTHING}. "
             if not has_shape(found, q.shape):
@@ -44,24 +61,26 @@ def _sight(model: nn.Module) -> str:
                 allowed = list(range(keys - queries + row + 1))
                 if looks != allowed:
                     return (
-                        f"With {many(queries, 'query')} on {many(keys, 'key')}, query {row} "
-                        f"looks at {_keys(looks)}; expected {_keys(allowed)}. "
+                        f"{case}, query {row} looks at {_keys(looks)}; expected {_keys(allowed)}. "
                     )
     return ""
 
 
 def _held(model: nn.Module) -> str:
     """A sentence on a cache that returns or counts other positions than it should, or nothing."""
-    cache, fed = model.new_cache(1), []
+    with _case("In `new_cache(1)`"):
+        cache, fed = model.new_cache(1), []
     for portion in PORTIONS:
         start, end = sum(fed), sum(fed) + portion
+        case = f"In an append of {many(portion, 'position')} to {start or 'an empty cache'}"
         fed.append(portion)
         k = torch.arange(start, end).view(1, 1, -1, 1).expand(1, HEADS, -1, D_HEAD) + 1.0
-        after = f"After {', '.join(map(str, fed))} positions"
+        after = _after(fed)
         for layer in range(model.num_layers):
-            found = cache.append(layer, k, -k)
+            with _case(case):
+                found = cache.append(layer, k, -k)
             if found is None:
-                return f"`append` {NOTHING}, all keys, all values. "
+                return f"`append` {NOTHING}, with all keys and all values. "
             if not isinstance(found, tuple | list) or len(found) != 2:
                 return (
                     f"`append` returns {shape_or_type(found)}; expected two tensors: all keys, all "
@@ -73,8 +92,16 @@ def _held(model: nn.Module) -> str:
                     continue
                 return f"{after}, in layer {layer}, `append` returns {_what(held, what, end)}. "
         if cache.length != end:
-            return f"{after}, appended to each layer, length is {cache.length}; expected {end}. "
+            return f"{after}, length is {cache.length}; expected {end}. "
     return ""
+
+
+def _after(fed: list[int]) -> str:
+    """ "After appends of 2, 1 and 2 positions"."""
+    *before, last = fed
+    if not before:
+        return f"After an append of {many(last, 'position')}"
+    return f"After appends of {', '.join(map(str, before))} and {last} positions"
 
 
 def _what(held: object, what: str, end: int) -> str:
@@ -84,9 +111,11 @@ def _what(held: object, what: str, end: int) -> str:
     if held.shape[:2] != (1, HEADS):
         return f"{what} of shape {tuple(held.shape)}; expected {(1, HEADS, end, D_HEAD)}"
     others = {"keys": "values", "values": "keys"}
-    positions = (held if what == "keys" else -held)[0, 0, :, 0] - 1
-    if held.size(2) == end and torch.equal(positions, -torch.arange(end) - 2.0):
-        return f"the {others[what]} where the {what} should be"
+    numbers = (held if what == "keys" else -held)[0, 0, :, 0]
+    positions, foreign = numbers - 1, (numbers < 0).nonzero()[:, 0].tolist()
+    if foreign and torch.equal(numbers.abs(), torch.arange(end) + 1.0):
+        which = "" if len(foreign) == end else f" of positions {foreign}"
+        return f"the {others[what]}{which} where the {what} should be"
     if not positions.numel() or positions.min() < 0 or positions.max() >= end:
         return f"other numbers than the {what}"
     return f"the {what} of positions {positions.int().tolist()}; expected {list(range(end))}"
@@ -94,7 +123,8 @@ def _what(held: object, what: str, end: int) -> str:
 
 def _made(model: nn.Module) -> str:
     """A sentence on a model that makes no cache, or the wrong one, or nothing."""
-    cache = model.new_cache(2)
+    with _case("In `new_cache(2)`"):
+        cache = model.new_cache(2)
     if cache is None:
         return f"`new_cache` {NOTHING}. "
     if isinstance(cache, type):

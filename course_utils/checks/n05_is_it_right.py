@@ -1,5 +1,6 @@
 """What the check cells of "is it right?" call: a report, moved rows (notebook 05)."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -12,12 +13,13 @@ from ..attention import KeyValueStore
 from ..evaluation import Report
 from ..kv_cache import GrowingCache
 from ..transformer import DecoderOnlyTransformer
-from .common import raised, shape_or_type, verdict
+from .common import is_stub, raised, shape_or_type, verdict
 from .elsewhere import follows_its_device
 from .judged import judge
 
 HEADS, D_HEAD = 2, 3
 LAYER = 100  # more than there are rows
+EXCHANGED, OTHERS = "keys and values exchanged", "other numbers"
 
 Result = TypeVar("Result")
 
@@ -89,6 +91,11 @@ def _played(cache_class: type, case: _Moves) -> dict[str, object]:
         _sentence("it", lambda rows=rows: cache.reorder(rows))
         if rows.tolist() != list(order):
             raise AssertionError("changes the tensor of rows that came in")
+        keys, values = (getattr(cache, name, None) for name in ("keys", "values"))
+        if keys is not None and keys is values:
+            raise AssertionError(
+                "makes `self.values` the same as `self.keys`. Each of them keeps its own tensors"
+            )
         if not isinstance(cache.batch_size, int) or cache.batch_size != len(order):
             raise AssertionError(
                 f"batch_size is {cache.batch_size!r} afterwards, expected {len(order)}"
@@ -104,9 +111,9 @@ def _sentence(what: str, call: Callable[[], Result]) -> Result:
     """What the call returns; an error in it becomes a sentence about `what`."""
     try:
         return call()
-    except NotImplementedError:
-        raise
     except Exception as error:
+        if is_stub(error):
+            raise
         raise AssertionError(f"{what} {raised(error)}") from error
 
 
@@ -129,8 +136,7 @@ def _rows(held: object, right: object) -> object:
     rows, expected = ((x[:, 0, 0, 0].abs() - 1) % LAYER for x in (held, right))
     if torch.equal(held, right) or rows.int().tolist() != expected.int().tolist():
         return rows.int().tolist()
-    exchanged = torch.equal(held[:, :, 0], -right[:, :, 0])
-    return "keys and values exchanged" if exchanged else "other numbers"
+    return EXCHANGED if torch.equal(held[:, :, 0], -right[:, :, 0]) else OTHERS
 
 
 class _Wrong(GrowingCache):
@@ -160,11 +166,34 @@ MOVES = [
 ]
 
 
+DIFFERENCE = re.compile(
+    r"is (?P<found>\[[^]]*\]|'[^']*'), expected (?P<rows>\[[^]]*\]) "
+    r"\((?P<what>keys|values) (?P<where>of layer [^)]*)\)"
+)
+
+
+def _subject_first(difference: re.Match[str]) -> str:
+    """What is wrong with the keys or the values of a layer, as a sentence."""
+    found, what = difference["found"].strip("'"), difference["what"]
+    subject = f"the {what} {difference['where']}"
+    if found == EXCHANGED:
+        return f"{subject} are {'keys' if what == 'values' else 'values'}"
+    if found == OTHERS:
+        return f"{subject} are other numbers than those that were appended there"
+    if found.startswith("["):
+        return f"{subject} hold the rows {found}, expected {difference['rows']}"
+    has = "have shape and dtype" if found.startswith("(") else "are of type"
+    return f"{subject} {has} {found}, expected the rows {difference['rows']} with all positions"
+
+
 @verdict
 def check_reorder(cache_class: type) -> str:
     """Notebook 05, exercise 5. Returns a verdict; raises AssertionError on a wrong reorder."""
     first = _Moves(3, 2, ((2, 0, 1),)), _Moves(3, 2, ((2, 0, 0, 1, 2),))
-    judge(_moved(cache_class), _moved(GrowingCache), _moves(), MOVES, first, number=30)
+    try:
+        judge(_moved(cache_class), _moved(GrowingCache), _moves(), MOVES, first, number=30)
+    except AssertionError as error:
+        raise AssertionError(DIFFERENCE.sub(_subject_first, str(error))) from None
     follows_its_device(
         lambda model, device: _reordered_there(cache_class, model, device), "reorder", _model(2)
     )

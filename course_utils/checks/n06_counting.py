@@ -1,6 +1,6 @@
 """What the check cell of counting operations calls (notebook 06, exercise 3)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from numbers import Real
@@ -112,6 +112,35 @@ def _sum(*counts: Callable) -> Callable:
     return lambda case, model: sum(count(case, model) for count in counts)
 
 
+def _of_sizes(formula: Callable[[int, int, int, int], int]) -> Callable[[_Pass], int]:
+    """What a formula gives that is made of Q, K, P and L * D."""
+
+    def count(case: _Pass) -> int:
+        width = case.num_layers * case.d_model
+        weights = _counted(case) // (2 * case.new) - 2 * width * case.looks_at
+        return formula(case.new, case.looks_at, weights, width)
+
+    return count
+
+
+def _other_weights(number: Callable[[nn.Module], int]) -> Callable[[_Pass], int]:
+    """What comes out if P is something else of the model."""
+
+    def count(case: _Pass) -> int:
+        weights = number(_model(case))
+        return _of_sizes(lambda q, k, _, width: 2 * q * (weights + 2 * width * k))(case)
+
+    return count
+
+
+def _linears(parts: Iterable[nn.Module]) -> list[nn.Linear]:
+    return [part for part in parts if isinstance(part, nn.Linear)]
+
+
+def _all_weights(model: nn.Module) -> int:
+    return sum(m.weight.numel() for m in model.modules() if hasattr(m, "weight"))
+
+
 MATRICES = "P is the weights of the matrices, which are in the nn.Linear modules."
 TABLES = _numbers_of(nn.Embedding)
 BIASES = _numbers_of(nn.Linear, matrices=False)
@@ -169,6 +198,27 @@ COUNTS = [
             )
         ),
         "The heads are counted again: D numbers are those of all heads together.",
+    ),
+    (
+        _of_sizes(lambda q, k, weights, width: 2 * q * weights + 2 * width * k),
+        "2·Q multiplies the whole bracket: P, and 2·L·D·K too. Is a parenthesis missing?",
+    ),
+    (
+        _of_sizes(lambda q, k, weights, width: 2 * k * (weights + 2 * width * q)),
+        "Q and K are exchanged: the Q new tokens go through the matrices, and meet K keys.",
+    ),
+    (
+        _other_weights(_all_weights),
+        f"The weights of all modules are counted, embeddings and norms too: {MATRICES}",
+    ),
+    (
+        _other_weights(lambda model: sum(m.out_features for m in _linears(model.modules()))),
+        "A matrix has in_features * out_features weights: `weight.numel()` counts them.",
+    ),
+    (
+        _other_weights(lambda model: sum(m.weight.numel() for m in _linears(model.children()))),
+        "`children()` goes one level deep, where only the output projection is a matrix; "
+        "`modules()` goes through all levels.",
     ),
     (
         _miscounted(lambda case, _: -case.vocab_size * case.d_model),

@@ -132,6 +132,10 @@ def _each(change: Callable[[list[float]], list[float]]) -> Callable[[_Race], dic
 MEASUREMENTS = [
     (_totals, "Read the clock before each run, not only before the first."),
     (_of_rounds, "Read the clock before each run, not only before each round."),
+    (
+        lambda case: {name: list(one) for name, one in case.seconds.items()},
+        "The warm-up is among the times, so there is one too many: throw that time away.",
+    ),
     (_each(lambda seconds: seconds[-1:]), "Keep the times of all rounds, not of the last alone."),
     (_each(lambda seconds: [min(seconds)]), "Keep all times, not the best alone."),
     (_each(sorted), "Keep the times in the order of the rounds."),

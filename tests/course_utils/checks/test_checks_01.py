@@ -470,7 +470,7 @@ FORWARDS = [
         (HeadsLast, "has shape .*transpose\\(1, 2\\) is missing"),
         (MergesWrongly, "merge_heads.*The numbers are shuffled: transpose\\(1, 2\\) comes before"),
         (OtherNames, "your class has W_query; expected W_q"),
-        (TooWide, "W_q.weight has shape \\(12, 6\\), expected \\(6, 6\\)"),
+        (TooWide, "W_q.weight of your class has shape \\(12, 6\\), expected \\(6, 6\\)"),
         (NoMask, "Nothing is masked"),
         (NoOutput, "W_o is missing"),
         (SwapsKeysAndValues, "W_k and W_v are exchanged"),
@@ -492,7 +492,7 @@ def test_wrong_heads(cls, words):
 def test_an_untouched_stub_says_so():
     class Stub(nn.Module):
         def __init__(self, *_, **__):
-            raise NotImplementedError("Exercise 4: see the card above.")
+            raise NotImplementedError("Your turn: see the card above.")
 
     with pytest.raises(NotImplementedError, match="see the card"):
         checks.check_multi_head(Stub)

@@ -70,7 +70,7 @@ def test_wrong_top_k(answer, words):
 
 
 def test_top_k_larger_than_the_vocabulary():
-    with pytest.raises(AssertionError, match="out of range.*k may exceed the number of words"):
+    with pytest.raises(AssertionError, match="out of range.*k may exceed the numbers there are"):
         checks.check_keep_top_k(lambda x, k: x.masked_fill(x < x.topk(k).values[:, -1:], -INF))
 
 
@@ -287,7 +287,10 @@ def begun_again(generator):
         (lambda *a, **k: next_token(*a, **k).squeeze(), "has shape \\(\\), expected \\(1,\\)"),
         (draw(drawn=lambda *a: twice(*a).squeeze()), "has shape \\(\\), expected \\(1,\\)"),
         (lambda x, t=1.0, **k: next_token(x, t, **k).float(), "has dtype torch.float32"),
-        (lambda x, t=1.0, **k: next_token(x, t, **k).tolist(), "is a list"),
+        (
+            lambda x, t=1.0, **k: next_token(x, t, **k).tolist(),
+            "gives list, expected a torch.Tensor",
+        ),
         (lambda x, t=1.0, **_: x.argmax(-1), "It is always the likeliest token"),
         (lambda x, t=1.0, **_: x.argmin(-1), "These are the least likely tokens"),
         (lambda x, t=1.0, **_: x.argmax(), "has shape \\(\\), expected \\(1,\\)"),

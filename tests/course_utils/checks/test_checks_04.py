@@ -11,7 +11,8 @@ from rewritten_answers import refused
 
 from course_utils import checks
 from course_utils.attention import MultiHeadAttention
-from course_utils.checks.n04_wrong_caches import GROWING, PREALLOCATED
+from course_utils.checks.n04_wrong_caches import GROWING
+from course_utils.checks.n04_wrong_preallocated import PREALLOCATED
 from course_utils.kv_cache import GrowingCache, PreallocatedCache
 
 KEYS = "self.keys[layer] = torch.cat([self.keys[layer], k], dim=2)"
@@ -23,7 +24,7 @@ LENGTH = "self.keys[0].size(2)"
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ([(BOTH, "return k, v")], "1, 4), expected (1, 3, 4, 4). append returns only the new"),
+        ([(BOTH, "return k, v")], "1, 4), expected (1, 3, 3, 4). append returns only the new"),
         ([(KEYS, "self.keys[layer] = k")], "of keys that append returns for layer 0 has shape"),
         ([(KEYS, KEYS + "; k.zero_()")], "k, which was handed to append, is 0"),
         ([("dim=2", "dim=1")], "The positions are dimension 2"),
@@ -41,7 +42,7 @@ LENGTH = "self.keys[0].size(2)"
             "dtype torch.flo",
         ),
         ([(BOTH, "return self.keys[layer].cpu(), self.values[layer]")], "Hand `device=` on"),
-        ([("k], dim=2)", "k], dim=2)[:, :, -8:]")], "after 6 positions and 3 more"),
+        ([("k], dim=2)", "k], dim=2)[:, :, -8:]")], "after 7 positions and 3 more"),
         ([(LENGTH, "self.keys[0].size(1)")], "length is the number of heads"),
         ([(LENGTH, "self.keys[0].shape")], "It is one number"),
         ([(LENGTH, "self.keys[0]")], "length is a tensor of shape (1, 3, 0, 4), expected a number"),
@@ -61,6 +62,8 @@ def test_wrong_cache(changes, words):
 START = "start, end = self.lengths[layer], self.lengths[layer] + k.size(2)"
 VIEWS = "return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]"
 COUNT = "self.lengths[layer] = end"
+WRITTEN = "self.keys[layer, :, :, start:end] = k"
+CUT = "k, v = k[:, :, : end - start], v[:, :, : end - start]"
 
 
 @pytest.mark.parametrize(
@@ -68,19 +71,35 @@ COUNT = "self.lengths[layer] = end"
     [
         ([(VIEWS, "return self.keys[layer], self.values[layer]")], "returns the whole room"),
         ([(VIEWS, VIEWS.replace(":end", "start:end"))], "returns only the new positions"),
-        ([(COUNT, "self.lengths[0] = end")], "layer 1 has shape (1, 3, 1, 4), expected (1, 3, 4"),
+        ([(COUNT, "self.lengths[0] = end")], "layer 1 has shape (1, 3, 1, 4), expected (1, 3, 3"),
         ([(COUNT, "self.lengths[0] = end")], "length of layer 0 is set for all layers"),
         ([(START, START.replace("lengths[layer]", "lengths[0]"))], "Layer 0 has appended before"),
-        ([(COUNT, "pass")], "length is 0, expected 3. The new length is forgotten"),
-        ([(COUNT, "self.lengths[layer] += end")], "length is 7, expected 4. `end` is added"),
+        ([(COUNT, "pass")], "length is 0, expected 2. The new length is forgotten"),
+        ([(COUNT, "self.lengths[layer] += end")], "length is 5, expected 3. `end` is added"),
         ([(COUNT, "self.lengths[layer] = end + k.size(2)")], "positions are counted twice"),
-        ([(COUNT, "self.lengths[layer] += 1")], "length is 1, expected 3. The length grows by 1"),
+        ([(COUNT, "self.lengths[layer] += 1")], "length is 1, expected 2. The length grows by 1"),
         ([(COUNT, "self.length = end")], "no setter. The length is read from self.lengths"),
         ([(COUNT, "self.lengths = end")], "self.lengths is a list"),
         ([("start:end] = k", ": k.size(2)] = k")], "holds NaN (not a number)"),
         ([("start:end] = v", "start:end] = k")], "The keys come back as values, too"),
-        ([("start:end] = ", ":] = ")], "As many places as new positions"),
-        ([("k.size(2)", "k.size(1)")], "has shape (1, 3, 6, 4), expected (1, 3, 4, 4)"),
+        ([("start:end] = ", ":] = ")], "[layer, :, :, start:end] has as many places"),
+        ([("start:end] = ", "start:] = ")], "[layer, :, :, start:end] has as many places"),
+        ([("start:end] = ", ":end] = ")], "written over all that is there"),
+        ([(WRITTEN, WRITTEN.replace(":, :, start", ":, start"))], "A colon is missing"),
+        ([(":, :, start", ":, start")], "A colon is missing: the positions are dimension 2"),
+        ([(":, :, :end", ":, :end")], "A colon is missing: the positions are dimension 2"),
+        ([("layer, :, :, start", ":, :, :, start")], "The layer is missing"),
+        ([("layer, :, :, start", ":, :, start")], "The layer is missing"),
+        ([("layer, :, :, ", ":, :, :, ")], "The layer is missing"),
+        ([("layer, :, :, :end", ":, :, :, :end")], "append returns all layers"),
+        ([(START, "start = self.lengths[layer]; end = k.size(2)")], "`end` is start + k.size(2)"),
+        ([("k.size(2)", "k.size(0)")], "k.size(0) is the number of rows"),
+        ([("k.size(2)", "k.size(3)")], "k.size(3) is d"),
+        (
+            [(WRITTEN, f"end = min(end, self.keys.size(3)); {CUT}; {WRITTEN}")],
+            "after 7 positions, 3 more are taken without an error",
+        ),
+        ([("k.size(2)", "k.size(1)")], "k.size(1) is the number of heads"),
         ([("self.values[layer, :, :, start:end] = v", "")], "v is not stored: NaN is a place"),
         ([(VIEWS, VIEWS.replace(":end]", ":end].clone()"))], "so they were copied"),
         ([(VIEWS, VIEWS + ".contiguous()")], "so they were copied"),

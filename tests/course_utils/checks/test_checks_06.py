@@ -52,6 +52,12 @@ def if_the_token_is_not_0(start, clock):
     return [clock() - begin for token in start() if token]
 
 
+def yielding(start, clock):
+    begin = clock()
+    for _ in start():
+        yield clock() - begin
+
+
 def always_the_same_list(start, clock, times=[]):  # noqa: B006
     times += stopwatch(start, clock)
     return times
@@ -70,9 +76,11 @@ def always_the_same_list(start, clock, times=[]):  # noqa: B006
         (lambda start, clock: [clock() for _ in start()], "Subtract what the clock showed"),
         (lambda start, clock: [-t for t in stopwatch(start, clock)], "not vice versa"),
         (lambda start, clock: start() and [], "lets no token be made"),
+        (yielding, "gives a generator, which has not run yet, expected a list"),
+        (lambda start, clock: (t for t in stopwatch(start, clock)), "gives a generator for the ti"),
         (started_before_the_clock, "before start\\(\\) is called"),
         (warmed_up, "calls start\\(\\) 2 times"),
-        (lambda start, clock: np.array(stopwatch(start, clock)), "gives a ndarray for the times"),
+        (lambda start, clock: np.array(stopwatch(start, clock)), "gives an ndarray for the times"),
         (lambda start, clock: stopwatch(start, clock) and None, "gives None for the times"),
         (lambda start, clock: [[t] for t in stopwatch(start, clock)], "expected a list of numbers"),
         (lambda start, clock: stopwatch(start, benchmark.timer), "does not read the clock"),
@@ -207,6 +215,10 @@ def read_before_the_task(tasks, rounds, clock):
     return seconds
 
 
+def with_the_warm_up(tasks, rounds, clock):
+    return no_warm_up(tasks, rounds + 1, clock)
+
+
 def emptied(tasks, rounds, clock):
     found = measure(tasks, rounds, clock)
     tasks.clear()
@@ -239,8 +251,9 @@ def each(change):
         (one_list, "one and the same list"),
         (lambda t, r, c: measure(t, r, benchmark.timer), "does not read the clock that was handed"),
         (medians, "gives a float for A, expected a list"),
-        (each(np.array), "gives a ndarray for A"),
+        (each(np.array), "gives an ndarray for A"),
         (each(lambda times: [min(times)]), "Keep all times, not the best alone"),
+        (with_the_warm_up, "The warm-up is among the times, so there is one too many"),
         (only_the_last, "(not of the last|not the best) alone"),
         (each(sorted), "in 2 rounds .*Keep the times in the order of the rounds"),
         (each(lambda times: [-t for t in times]), "Subtract the start from the end"),
@@ -289,6 +302,24 @@ def feed_forward_of_4_d(model, new, total):
     return 2 * new * (matrices + pairs(model, total))
 
 
+def without_parenthesis(model, new, total):
+    matrices = counted(model, new, 0)
+    return matrices + pairs(model, total)
+
+
+def with_weights(number, of="modules"):
+    """The count, with another number for the weights of each of the model's parts."""
+
+    def operations(model, new, total):
+        return 2 * new * (sum(map(number, getattr(model, of)())) + pairs(model, total))
+
+    return operations
+
+
+def weights_of_linear(part):
+    return part.weight.numel() if isinstance(part, nn.Linear) else 0
+
+
 def parameters_of(*kinds):
     def operations(model, new, total):
         counted = [p for m in model.modules() if isinstance(m, kinds) for p in m.parameters()]
@@ -320,6 +351,17 @@ def parameters_of(*kinds):
         (lambda m, n, t: counted(m, n, 0) + 2 * n * pairs(m, t) // m.num_heads, "expected 33984.$"),
         (lambda m, n, t: counted(m, n, 0) + 4 * n * pairs(m, t) // m.num_layers, "num_layers=1"),
         (lambda m, n, t: counted(m, n, t) * output(m).element_size() // 4, "is 40, expected 20"),
+        (without_parenthesis, "Is a parenthesis missing"),
+        (lambda m, n, t: counted(m, t, n), "Q and K are exchanged"),
+        (
+            with_weights(lambda part: part.weight.numel() if hasattr(part, "weight") else 0),
+            "The weights of all modules are counted, embeddings and norms too",
+        ),
+        (
+            with_weights(lambda part: getattr(part, "out_features", 0)),
+            "A matrix has in_features . out_features weights",
+        ),
+        (with_weights(weights_of_linear, "children"), "`children..` goes one level deep"),
         (feed_forward_of_4_d, "expected 33984.$"),
         (lambda m, n, t: 2 * n * m.d_model, "raised AttributeError at `"),
         (every_parameter, "All parameters are counted"),

@@ -43,7 +43,6 @@ RAISED = "mask = causal_mask(x.size(1), x.size(1), x.device)"
         ([(APPENDED, "k = cache.append(layer, k, v)[0]")], "Only the keys come from the cache"),
         ([("cache is not None", "cache is not None and cache.length")], "it never gets filled"),
         ([("if cache is not None:", "if True:")], "Without a cache, cache is None"),
-        ([("(self.split_heads(W(x)) ", "(W(x) ")], "without a cache"),
         ([(ATTENDED, MASKED.format("None"))], "Nothing is masked"),
         (
             [(ATTENDED, f"({MASKED.format('None')} if cache else {ATTENDED})")],
@@ -65,6 +64,23 @@ RAISED = "mask = causal_mask(x.size(1), x.size(1), x.device)"
         ([(ATTENDED, "self.attend(q[:, :, -1:], k, v)")], "has shape (2, 1, 12), expected (2, 7"),
         ([("self.W_o(", "(")], "W_o is missing"),
         ([("self.merge_heads(", "(")], "self.merge_heads comes before W_o"),
+        ([("self.split_heads(W(x)", "W(self.split_heads(x)")], "W_q comes before the heads are s"),
+        ([("self.split_heads(W(x)", "W(x")], "(expected 4, got 3). q, k and v have to be split"),
+        (
+            [("self.split_heads(W(x)", "W(x"), ("self.merge_heads(", "(")],
+            "There is one head of all D numbers",
+        ),
+        ([(APPENDED, "k, v = cache.append(k, v)")], "GrowingCache.append() missing 1 required"),
+        ([(APPENDED, "k, v = cache.append(k, v)")], "It takes the layer's number first"),
+        ([(APPENDED, "k, v = cache.append(k, v, layer)")], "append is handed 0 as v. It takes"),
+        (
+            [(APPENDED, "k, v = cache.append(layer, k.detach(), v.detach())")],
+            "<a cache of 0 positions>, 0) is 0 at [0, 1]",
+        ),
+        (
+            [(APPENDED, f"past = cache.length; {APPENDED}; k = k.detach() if past > 2 else k")],
+            "<a cache of 3 positions>, 0) is 0 at [0, 1]",
+        ),
         ([("q, k, v = (", "x *= 1.01; q, k, v = (")], "x, which was handed in, is"),
         (
             [(APPENDED, "pass"), (ATTENDED, "self.attend(q, k.detach(), v)")],

@@ -16,6 +16,8 @@ from course_utils.generation import decode_loop, next_token
 RUN = "logits, past_kv = model(ids, past_kv=past_kv, use_cache=use_cache)"
 PICK = "token = next_token(logits[:, -1], **sampling)"
 FEED = "ids = token[:, None] if use_cache else torch.cat([ids, token[:, None]], dim=1)"
+LAST = "ids = torch.cat([input_ids, token[:, None]], dim=1)"
+NOT_KEPT = "logits, _ = model(ids, use_cache=use_cache)"
 IDS = "ids = input_ids\n"
 GREEDY = "t = logits[:, -1].argmax(-1); " + FEED.replace("token", "t")
 AGAIN = "t = next_token(logits[:, -1], **sampling); " + FEED.replace("token", "t")
@@ -37,6 +39,27 @@ SEED = "generator=sampling.pop('generator', None) or torch.Generator().manual_se
         ),
         ([(FEED, FEED.replace("ids = token[:, None]", "ids = token[None]"))], "one row for each"),
         ([(FEED, FEED.replace("if use_cache", "if not use_cache"))], "are exchanged. With a cache"),
+        ([(RUN, RUN.replace(", past_kv =", " ="))], ": raised TypeError: tuple indices must be"),
+        ([(RUN, RUN.replace(", past_kv =", " ="))], "`logits, past_kv = model(...)`). Tokens"),
+        ([(RUN, "pass")], ": raised NameError: name 'logits' is not defined."),
+        (
+            [(RUN, RUN.replace("past_kv=past_kv, use_cache=use_cache", "use_cache, past_kv"))],
+            "on by name: past_",
+        ),
+        ([(FEED, FEED.replace("ids = token[:, None]", "ids = input_ids"))], "on top of what the c"),
+        ([(FEED, LAST)], "[5, 6], expected [5, 1]. Of the text, the tokens between"),
+        (
+            [(FEED, LAST.replace("ids = ", "ids = token[:, None] if use_cache else "))],
+            "expected [5, 6, 7, 8, 9, 10]. Of the text, the tokens between",
+        ),
+        (
+            [(FEED, LAST + " if use_cache else torch.cat([ids, token[:, None]], dim=1)")],
+            "The prompt is run again with each new token",
+        ),
+        (
+            [(FEED, FEED.replace("token[:, None] if use_cache else ", "")), (RUN, NOT_KEPT)],
+            "no cache is handed on",
+        ),
         ([(FEED, FEED.replace("dim=1", "dim=0"))], "A text is continued along dim=1"),
         (
             [(FEED, FEED.replace("[ids, token[:, None]]", "[token[:, None], ids]"))],

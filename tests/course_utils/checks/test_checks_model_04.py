@@ -11,6 +11,7 @@ from rewritten_answers import refused
 from torch import nn
 
 from course_utils import cache_bugs, checks
+from course_utils.attention import MultiHeadAttention
 from course_utils.cache_bugs.masks import UnmaskedAppendModel
 from course_utils.cache_bugs.positions import PositionLeaks
 from course_utils.checks.n04_embed import WRONG_EMBEDDINGS
@@ -22,6 +23,8 @@ RANGE = "torch.arange(start, start + input_ids.size(1), device=input_ids.device)
 SUM = "self.dropout(self.token_embedding(input_ids) + self.pos_embedding(positions))"
 TOKENS = "self.token_embedding(input_ids)"
 START = "start = 0 if past_kv is None else past_kv.length"
+EMBED = "self.embed(input_ids, start)"
+DROPPED_AFTER = "numbers are dropped after the embeddings, too"
 LOOP = "for i, layer in enumerate(self.layers)"
 LAYER = "layer(x, past_kv, i)"
 LOGITS = "self.output_projection(self.norm(x))"
@@ -40,13 +43,34 @@ NEW = "if use_cache and past_kv is None:"
         ([(RANGE, "torch.tensor([start] * input_ids.size(1))")], "the position of its first"),
         ([(RANGE, RANGE.replace("(start, start +", "(start, "))], "start=1): raised RuntimeError"),
         ([("start: int = 0", "start: int = 1")], "embed(<ids (1, 4)>): the result is"),
-        ([(SUM, SUM.removeprefix("self.dropout"))], "yours: none is dropped"),
-        ([(SUM, f"self.dropout({SUM})")], "yours: others come out"),
-        ([(SUM, SUM.replace(" + ", ") + self.dropout("))], "yours: others come out"),
+        ([(SUM, SUM.removeprefix("self.dropout"))], "without a cache, what goes into the first l"),
+        ([(SUM, SUM.removeprefix("self.dropout"))], "layer is not dropped: expected 0 for 25%"),
+        ([(SUM, f"self.dropout({SUM})")], "is dropped twice"),
+        ([(EMBED, f"self.dropout({EMBED})")], "is dropped twice"),
+        ([(EMBED, f"({EMBED} if start else self.dropout({EMBED}))")], "is dropped twice"),
+        ([(SUM, f"self.dropout({SUM}) if start else {SUM}")], "after 3 tokens in a cache, what go"),
+        (
+            [(EMBED, f"(self.dropout({EMBED}) if use_cache else {EMBED})")],
+            "with a cache, what goes",
+        ),
+        ([(SUM, SUM.replace(" + ", ") + self.dropout("))], "is not what dropout makes of it"),
         (
             [(SUM, f"self.dropout({TOKENS}) + self.pos_embedding(positions)")],
-            "yours: others come out",
+            "is not what dropout makes of it",
         ),
+        ([(LOGITS, "self.output_projection(self.dropout(self.norm(x)))")], DROPPED_AFTER),
+        ([(LOGITS, "self.output_projection(self.norm(self.dropout(x)))")], DROPPED_AFTER),
+        ([(LOGITS, f"self.dropout({LOGITS})")], DROPPED_AFTER),
+        ([(LAYER, f"self.dropout({LAYER})")], DROPPED_AFTER),
+        (
+            [
+                (SUM, SUM.removeprefix("self.dropout")),
+                (EMBED, f"nn.functional.dropout({EMBED}, self.dropout.p)"),
+            ],
+            "After eval() it gives something else each time",
+        ),
+        ([("x = " + LAYER, LAYER)], "What the layers return is not used"),
+        ([(START, "start = past_kv.length")], "Without a cache past_kv is None"),
         ([(SUM, SUM.replace("self.dropout", "nn.functional.dropout"))], "not the same twice"),
         ([(SUM, f"self.dropout({TOKENS})")], "The position embedding is miss"),
         ([(START, "start = 0")], "Each chunk begins at position 0 again"),
@@ -124,6 +148,37 @@ def test_with_a_wrong_cache_or_wrong_layers_another_exercise_comes_first():
         checks.check_cached_model(Model)
 
 
+def test_a_cache_or_attention_that_is_still_to_be_written_comes_first():
+    class Cache(GrowingCache):
+        def append(self, layer, k, v):
+            raise NotImplementedError
+
+    class Attention(MultiHeadAttention):
+        def forward(self, x, cache=None, layer=0):
+            raise NotImplementedError
+
+    class Model(DecoderOnlyTransformer):
+        def new_cache(self, batch_size):
+            return Cache(self, batch_size)
+
+    class OtherModel(DecoderOnlyTransformer):
+        def __init__(self, vocab_size, d_model, *sizes, num_heads=1, **others):
+            super().__init__(vocab_size, d_model, *sizes, num_heads=num_heads, **others)
+            for layer in self.layers:
+                layer.attention = Attention(d_model, num_heads)
+
+    class ToDo(OtherModel):
+        def forward(self, input_ids, past_kv=None, use_cache=False):
+            raise NotImplementedError
+
+    with pytest.raises(AssertionError, match="Cache.append is still to be written. Exercise 1 c"):
+        checks.check_cached_model(Model)
+    with pytest.raises(AssertionError, match="Attention.forward is still .* Exercise 2 comes fir"):
+        checks.check_cached_model(OtherModel)
+    with pytest.raises(NotImplementedError):
+        checks.check_cached_model(ToDo)
+
+
 class InOneGo(DecoderOnlyTransformer):
     """Positions from the table, layers by zip, the cache asked for its length by hand."""
 
@@ -155,6 +210,23 @@ class LeftToTheParent(DecoderOnlyTransformer):
         return super().forward(*args, **options)
 
 
+class DropsInForward(DecoderOnlyTransformer):
+    """The same model, with its dropout one method further."""
+
+    def embed(self, input_ids, start=0):
+        positions = torch.arange(start, start + input_ids.size(1), device=input_ids.device)
+        return self.token_embedding(input_ids) + self.pos_embedding(positions)
+
+    def forward(self, input_ids, past_kv=None, use_cache=False):
+        self.check_input(input_ids, past_kv, use_cache)
+        if use_cache and past_kv is None:
+            past_kv = self.new_cache(input_ids.size(0))
+        x = self.dropout(self.embed(input_ids, 0 if past_kv is None else past_kv.length))
+        for i, layer in enumerate(self.layers):
+            x = layer(x, past_kv, i)
+        return self.output_projection(self.norm(x)), past_kv
+
+
 class OwnDropout(DecoderOnlyTransformer):
     """Draws other numbers in another order."""
 
@@ -168,7 +240,8 @@ class OwnDropout(DecoderOnlyTransformer):
 
 
 @pytest.mark.parametrize(
-    "cls", [DecoderOnlyTransformer, InOneGo, ByIndex, LeftToTheParent, OwnDropout]
+    "cls",
+    [DecoderOnlyTransformer, InOneGo, ByIndex, LeftToTheParent, DropsInForward, OwnDropout],
 )
 def test_right_models_pass(cls):
     checks.check_cached_model(cls)

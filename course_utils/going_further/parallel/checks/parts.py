@@ -7,7 +7,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ....checks.common import raised, verdict
+from ....checks.common import is_stub, raised, verdict
 from ....checks.judged import Answer, judge
 from ....transformer import DecoderLayer
 from ..groups import Group
@@ -76,9 +76,9 @@ def _played(split_layer: Split) -> Answer:
         came_in = dict(given)
         try:
             part = split_layer(given, group, layer.num_heads)
-        except NotImplementedError:
-            raise
         except Exception as error:
+            if is_stub(error):
+                raise
             if refused and isinstance(error, ValueError):
                 return
             raise AssertionError(raised(error) + "; expected ValueError" * bool(refused)) from error
