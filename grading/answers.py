@@ -6,6 +6,7 @@ used.
 """
 
 import ast
+import contextlib
 import json
 import threading
 import warnings
@@ -148,18 +149,18 @@ def parsed(code: str) -> list[ast.stmt] | None:
     if len(code) > LONGEST:
         return None
     with _parser:
-        for source in (code, None):
-            try:
-                return ast.parse(_without_magics(code) if source is None else source).body
-            except (SyntaxError, ValueError, RecursionError, MemoryError):
-                pass
+        for read in (str, _without_magics):
+            with contextlib.suppress(Exception):
+                return ast.parse(read(code)).body
     return None
 
 
 def _without_magics(code: str) -> str:
     from IPython.core.inputtransformer2 import TransformerManager
 
-    return TransformerManager().transform_cell(code)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of lines that end in strange ways
+        return TransformerManager().transform_cell(code)
 
 
 def is_stub(code: str, wanted: set[str]) -> bool:
