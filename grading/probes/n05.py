@@ -1,6 +1,6 @@
 """Probes of notebook 05.
 
-The healthy model stands in the kernel, too, and it must not pass for a cured patient: in what has
+The healthy model is in the kernel, too, and it must not pass for a cured patient: in what has
 an organ of its own, numbers come out that nobody else's give (`_marked`).
 """
 

@@ -42,7 +42,7 @@ from torch.utils.benchmark import timer
 
 
 def _in_units(values, digits=5):
-    # Relative to the largest number, but 0.0001 is small enough to be as good as nothing.
+    # Relative to the largest number, but 0.0001 counts as nothing.
     top = max([1e-4, *(abs(x) for x in values if math.isfinite(x))])
     power = math.ceil(math.log10(top) - 0.1234) - digits
     unit = 10.0**power

@@ -1,7 +1,7 @@
 """Wrong answers to the exercises of 01 to 06 that have passed, or look as if they could.
 
-Each is the worked answer with something else in one place, (what stands there, what is there
-instead), or a whole text.
+Each is a whole text, or the worked answer changed in one place: the words that are there, and those
+that come instead.
 """
 
 WRONG_ANSWERS = {
