@@ -4,7 +4,7 @@
     python benchmarks/peers.py [--quick] [--shapes S M L] [--threads 2] [--rounds 5] [--out PREFIX]
 
 Writes PREFIX.csv (one row per contender, shape, threads and prompt length), PREFIX.png, and prints
-the table. The whole run takes about 25 minutes on two cores, `--quick` (S and M, two lengths)
+the table. The whole run takes 25 minutes to an hour on two cores, `--quick` (S and M, two lengths)
 under three.
 
 What is timed, the same way for all: a greedy `generate` of 1 token after T (prefill), of 65 tokens
@@ -21,7 +21,7 @@ The limit is the time in which this machine, with these threads, reads what a to
 weights, once, and the keys and values of T positions. It is measured in the same rounds, in the
 fastest of several ways of moving as many bytes as the weights have (`roofline.readers`): small
 weights stay in the processor's cache, large ones come from memory, so each shape has a bandwidth of
-its own: the median of all its rounds. The share of the limit, though, is a ratio, and taken within
+its own: that of its fastest round. The share of the limit, though, is a ratio, and taken within
 each round like the others. Nobody can be faster than the limit: where a share is above 1.02, the
 measurement of that shape has failed and is repeated, up to three times in all.
 
