@@ -1,17 +1,18 @@
-"""What instructors run: hand the exercises out, and grade what comes back."""
+"""What instructors run: hand the exercises out, grade what comes back, or try one file."""
 
 import argparse
 import importlib.util
 import os
 import random
+import shutil
 import signal
 import sys
 from pathlib import Path
 
 import pandas as pd
 
-from . import sandbox
-from .batch import grade
+from . import sandbox, trial
+from .batch import Unfinished, grade
 from .gradebook import FORMATS, exported, write_whole
 from .judge import NotFitToGrade
 
@@ -22,8 +23,9 @@ NEEDED = {"nbgrader": "instructor", "distributed": "cluster"}
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 with a message if something cannot be done."""
     given = _parser().parse_args(arguments)
+    run = {"release": _release, "grade": _grade, "try": _try}[given.command]
     try:
-        return {"release": _release, "grade": _grade}[given.command](given)
+        return run(given)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _refuse(f"{where}{error.strerror or error}.")
@@ -51,6 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--dask", metavar="ADDRESS", help="work on the cluster of this Dask scheduler")
     add.add_argument("--no-feedback", action="store_true", help="no page for each student: faster")
     add.add_argument("--no-isolation", action="store_true", help="run students' code unprotected")
+    add = commands.add_parser("try", help="what one file gets, and why; writes nothing")
+    add.add_argument("file", type=Path, help="a submission")
+    add.add_argument("--notebook", choices=NOTEBOOKS, help="which it is, if it does not say so")
+    add.add_argument("--seed", type=int, help="draws the inputs")
+    add.add_argument("--page", type=Path, help="write what the student would get, as HTML")
+    add.add_argument("--no-isolation", action="store_true", help="run the code unprotected")
     return parser
 
 
@@ -73,19 +81,29 @@ def _release(given: argparse.Namespace) -> int:
     return 0
 
 
+def _unprotected() -> str | None:
+    """What to do if students' code cannot be isolated here."""
+    if not (reason := sandbox.why_not()):
+        return None
+    return (
+        f"Students' code cannot be isolated here: {reason}. Grade on Linux with bubblewrap, or "
+        "run students' code unprotected with --no-isolation (every row will say so)."
+    )
+
+
+def _seed(given: argparse.Namespace) -> int:
+    return random.SystemRandom().randrange(2**31) if given.seed is None else given.seed
+
+
 def _grade(given: argparse.Namespace) -> int:
-    reason = None if given.no_isolation or given.dask else sandbox.why_not()
-    if reason:
-        return _refuse(
-            f"Students' code cannot be isolated here: {reason}. Grade on Linux with bubblewrap, or "
-            "run students' code unprotected with --no-isolation (every row will say so)."
-        )
+    if not given.no_isolation and not given.dask and (why := _unprotected()):
+        return _refuse(why)
     needed = [] if given.no_feedback else ["nbgrader"]
     if why := _missing(*needed, *(["distributed"] if given.dask else [])):
         return _refuse(why + ("" if given.no_feedback else " (or use --no-feedback)"))
     if given.jobs < 1:
         return _refuse(f"--jobs {given.jobs}: at least one submission has to be graded at a time.")
-    seed = random.SystemRandom().randrange(2**31) if given.seed is None else given.seed
+    seed = _seed(given)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleaned up as after Ctrl-C
     try:
         book = grade(
@@ -98,10 +116,10 @@ def _grade(given: argparse.Namespace) -> int:
             feedback=not given.no_feedback,
             dask=given.dask,
         )
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Unfinished) as error:
         return _refuse(
-            f"Interrupted. What was graded is kept in {given.out}: run the same command with "
-            f"--seed {seed} to go on."
+            f"{str(error) or 'Interrupted.'} What was graded is kept in {given.out}: run the same "
+            f"command with --seed {seed} to go on."
         )
     if book.empty:
         return _refuse(f"{given.submissions} holds no submissions: one notebook or folder each.")
@@ -109,7 +127,37 @@ def _grade(given: argparse.Namespace) -> int:
         table = exported(book, given.notebook, form)
         write_whole(given.out / f"scores-{form}.csv", table.to_csv(index=False))
     _summary(book)
-    print(f"seed {seed}; written to {given.out / 'gradebook.csv'}")
+    print(f"seed {seed}; written to {given.out / 'gradebook.csv'} and summary.html")
+    return 0
+
+
+def _try(given: argparse.Namespace) -> int:
+    if not given.no_isolation and (why := _unprotected()):
+        return _refuse(why)
+    lacking = _missing("nbgrader")
+    if given.page and lacking:
+        return _refuse(f"A page needs the course's checks. {lacking}")
+    if given.page and given.page.resolve() == given.file.resolve():
+        return _refuse(f"--page {given.page}: that is the submission itself.")
+    seed = _seed(given)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleaned up as after Ctrl-C
+    print("Running it, which takes up to a minute.", file=sys.stderr)
+    try:
+        number, judged = trial.tried(
+            given.file, given.notebook, seed, not given.no_isolation, feedback=not lacking
+        )
+    except KeyboardInterrupt:
+        return _refuse("Interrupted.")
+    if given.page:
+        write_whole(given.page, judged.page)
+    print(trial.table(number, judged, shutil.get_terminal_size().columns), end="\n\n")
+    print(f"seed {seed}" + "; run without isolation" * given.no_isolation)
+    if lacking:
+        print(f"Without what the course's checks say. {lacking}")
+    elif given.page:
+        print(f"The student's code with all that the checks say: {given.page}")
+    else:
+        print("The student's code with all that the checks say: add --page FILE.html")
     return 0
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -18,10 +18,15 @@ from . import judge
 from .answers import Answer, Unreadable, read
 from .extract import extract
 from .gradebook import Gradebook, Submission, versions, write_whole
-from .graft import exercises
+from .judge import Judged
 
 LONGEST_NAME = 120  # bytes
+FORMAT = "2"  # of what is kept: a result that was kept in another one is not read
 HASHED = re.compile(r"-[0-9a-f]{16}$")
+
+
+class Unfinished(RuntimeError):
+    """The machines that judge are gone before all was graded."""
 
 
 def submissions(folder: Path, notebook: str) -> Iterator[Submission]:
@@ -75,12 +80,15 @@ def _in_folder(folder: Path, notebook: str, student: str) -> Submission:
 def grade_one(path: Path, notebook: str, seed: int, isolated: bool = True) -> dict[str, str]:
     """The status of each exercise of one submission. Raises Unreadable."""
     found = extract(read(path), notebook)
-    return judge.judge(found, judge.task(notebook, seed, isolated))[0]
+    return judge.judge(found, judge.task(notebook, seed, isolated)).statuses
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Where a batch keeps its results, and how it judges."""
+    """Where a batch keeps its results, and how it judges.
+
+    What is found of a submission is what was judged, or a text: why there is nothing to judge.
+    """
 
     out: Path
     task: judge.Task
@@ -88,7 +96,7 @@ class Batch:
     def kept(self, content: bytes) -> Path:
         """The file with the result of a submission of this content: another for each task."""
         task = self.task
-        parts = [task.notebook, str(task.seed), str(task.isolated), versions()]
+        parts = [FORMAT, task.notebook, str(task.seed), str(task.isolated), versions()]
         parts += [f"{name} {printed}" for name, printed in task.expected.items()]
         key = hashlib.sha256(content + "\0".join(parts).encode()).hexdigest()
         return self.out / "results" / f"{key}.json"
@@ -109,41 +117,39 @@ class Batch:
         page = self.page(item.student)
         return page.exists() and page.read_text(encoding="utf-8").endswith(_of(kept))
 
-    def all(self, statuses: str) -> dict[str, str]:
-        return dict.fromkeys(exercises(self.task.notebook), statuses)
-
-    def prepare(self, item: Submission) -> tuple[dict[str, str] | None, dict[str, Answer], Path]:
-        """The statuses if they are known already; else None, the answers, and where results go."""
+    def prepare(self, item: Submission) -> tuple[Judged | str | None, dict[str, Answer], Path]:
+        """What is known already; else None, the answers, and where results go."""
         nowhere = Path()
         if item.path is None:
-            return self.all(item.problem), {}, nowhere
+            return item.problem, {}, nowhere
         try:
             content = read(item.path)
             kept = self.kept(content)
             if kept.exists() and (not self.task.feedback or self.has_page(item, kept)):
-                return json.loads(kept.read_text(encoding="utf-8")), {}, kept
+                return Judged(**json.loads(kept.read_text(encoding="utf-8"))), {}, kept
             return None, extract(content, self.task.notebook), kept
         except Unreadable as error:
-            return self.all(f"the file {error}"), {}, nowhere
+            return f"the file {error}", {}, nowhere
         except Exception as error:
-            return self.all(f"could not be graded ({_reason(error)})"), {}, nowhere
+            return f"could not be graded ({_reason(error)})", {}, nowhere
 
-    def keep(self, item: Submission, kept: Path, judged: Callable[[], tuple]) -> dict[str, str]:
-        """Write what was found, the page first; an error is a status too, and is not kept."""
+    def keep(self, item: Submission, kept: Path, result: Callable[[], Judged]) -> Judged | str:
+        """Write what was found, the page first; an error is a text, and is not kept."""
         try:
-            statuses, page = judged()
+            judged = result()
         except Exception as error:
-            return self.all(f"could not be graded ({_reason(error)})")
+            return f"could not be graded ({_reason(error)})"
+        found = {name: part for name, part in asdict(judged).items() if name != "page"}
         try:
-            if page:
-                write_whole(self.page(item.student), page + _of(kept))
-            write_whole(kept, json.dumps(statuses))
+            if judged.page:
+                write_whole(self.page(item.student), judged.page + _of(kept))
+            write_whole(kept, json.dumps(found))
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             problem = f"{where}{error.strerror}"
             said = f"{item.student}: graded, but not all could be written ({problem})"
             tqdm.write(said, file=sys.stderr)
-        return statuses
+        return replace(judged, page="")
 
 
 def _of(kept: Path) -> str:
@@ -154,13 +160,31 @@ def _reason(error: Exception) -> str:
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
+class Here:
+    """Judges on this machine. Before the first submission, it judges the course's own answers."""
+
+    def __init__(self, pool: ThreadPoolExecutor, task: judge.Task):
+        self.pool, self.task = pool, task
+        self.first: Future | None = None
+
+    def submit(self, given: dict[str, Answer], student: str) -> Future:
+        self.first = self.first or self.pool.submit(judge.judge_course, self.task)
+        return self.pool.submit(judge.judge, given, self.task, student)
+
+    def completed(self, running: list[Future]) -> Iterator[Future]:
+        """Each as it is done. Raises NotFitToGrade."""
+        if self.first:
+            self.first.result()
+        yield from as_completed(running)
+
+
 @contextmanager
-def _here(jobs: int) -> Iterator[tuple[Callable[..., Future], Callable]]:
+def _here(jobs: int, task: judge.Task) -> Iterator[Here]:
     """Judge on this machine, `jobs` submissions at a time. An interrupt ends what runs."""
     try:
         with ThreadPoolExecutor(max_workers=jobs) as pool:
             try:
-                yield pool.submit, as_completed
+                yield Here(pool, task)
             except BaseException:
                 judge.interrupt()
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -169,17 +193,13 @@ def _here(jobs: int) -> Iterator[tuple[Callable[..., Future], Callable]]:
         judge.resume()
 
 
-@contextmanager
-def _on_dask(address: str) -> Iterator[tuple[Callable[..., Future], Callable]]:
-    """Judge on the workers of a Dask cluster: a submission whose worker dies goes to another."""
-    import distributed
+def _place(dask: str | None, jobs: int, task: judge.Task):
+    """Where to judge: a context whose value submits, and gives back what is completed."""
+    if dask is None:
+        return _here(jobs, task)
+    from .cluster import on_dask
 
-    with distributed.Client(address, timeout="10s") as client:
-
-        def submit(function: Callable, *given: object) -> distributed.Future:
-            return client.submit(function, *given, pure=False)
-
-        yield submit, distributed.as_completed
+    return on_dask(dask, task)
 
 
 def grade(
@@ -195,31 +215,27 @@ def grade(
     """Grade every submission for one notebook; writes and returns the gradebook.
 
     `out` keeps the result of each submission, so that a run that was interrupted goes on where it
-    was, and a corrected submission is graded alone. With `feedback`, a page for each student is
-    written too. `dask` is the address of a Dask scheduler whose workers do the work. First of all
-    the course's own answers are judged: a grader that fails them fails everybody.
-    Raises OSError if the folders cannot be used, ValueError for an unknown notebook, NotFitToGrade.
+    was, and a corrected submission is graded alone. It also gets a summary of the class, and with
+    `feedback` a page for each student. `dask` is the address of a Dask scheduler whose workers do
+    the work. First of all the course's own answers are judged, on every machine: a grader that
+    fails them fails everybody.
+    Raises OSError if the folders cannot be used, ValueError for an unknown notebook, NotFitToGrade;
+    with `dask`, Unfinished if the cluster is gone.
     """
     todo = list(submissions(folder, notebook))
     (out / "results").mkdir(parents=True, exist_ok=True)
-    batch = Batch(out, judge.task(notebook, seed, isolated, feedback))
-    book = Gradebook(out / "gradebook.csv", batch.task)
-    running, first = {}, None
+    task = judge.task(notebook, seed, isolated, feedback)
+    batch, book, running = Batch(out, task), Gradebook(out, task), {}
     bar = tqdm(total=len(todo), desc="grading", unit="file")
-    with book, bar, _on_dask(dask) if dask else _here(jobs) as (submit, completed):
+    with book, bar, _place(dask, jobs, task) as place:
         for item in todo:
-            statuses, given, kept = batch.prepare(item)
-            if statuses is None:
-                first = first or submit(judge.judge_course, batch.task)
-                running[submit(judge.judge, given, batch.task, item.student)] = item, kept
+            known, given, kept = batch.prepare(item)
+            if known is None:
+                running[place.submit(given, item.student)] = item, kept
             else:
-                book.add(item, statuses)
+                book.add(item, known)
                 bar.update()
-        if first:
-            first.result()
-        # A cluster does again what a lost worker had done, for as long as somebody holds it.
-        first = None
-        for done in completed(list(running)):
+        for done in place.completed(list(running)):
             item, kept = running.pop(done)
             book.add(item, batch.keep(item, kept, done.result))
             bar.update()

@@ -72,6 +72,22 @@ def notebook(
     return new_notebook(cells=made)
 
 
+def said(number: str, given: dict[str, Answer], outputs: list[list[dict]]) -> dict[str, str]:
+    """What kept each exercise from being right, in one line; "" where its check says it is right.
+
+    It is the check's words, or the error with which an own cell ended. Any text can be in it.
+    """
+    cells = notebook(number, given).cells
+    found = dict.fromkeys(given, "")
+    for cell, out in zip(cells, outputs, strict=False):
+        name = cell.metadata["part"]
+        for error in (one for one in out if one.get("output_type") == "error"):
+            kind, text = (" ".join(str(error.get(key)).split()) for key in ("ename", "evalue"))
+            found[name] = _short(text if kind == "AssertionError" else f"{kind}: {text}")
+    found.pop("", None)
+    return found
+
+
 def _as_shown(cell: NotebookNode) -> NotebookNode:
     """The cell; if it is very long, its beginning in plain text."""
     text = cell.source

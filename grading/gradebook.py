@@ -11,6 +11,7 @@ import pandas as pd
 
 from . import judge
 from .graft import exercises
+from .summary import page
 
 PAUSE = 1.0  # seconds between two writings
 COLUMNS = [
@@ -31,15 +32,21 @@ class Submission:
 class Gradebook:
     """The rows of a batch, on disk while it goes on: a batch that is ended has lost none.
 
-    Used in a `with`. Raises OSError at its end if the file cannot be written.
+    Used in a `with`, at whose end a summary of the class is written too. Raises OSError there if
+    one of the two cannot be.
     """
 
-    def __init__(self, path: Path, task: judge.Task):
-        self.path, self.task = path, task
+    def __init__(self, folder: Path, task: judge.Task):
+        self.folder, self.task = folder, task
         self.rows: list[dict] = []
+        self.found: list[judge.Judged | str] = []
         self.written = 0.0
 
-    def add(self, item: Submission, statuses: dict[str, str]) -> None:
+    def add(self, item: Submission, found: judge.Judged | str) -> None:
+        """`found` is what was judged, or why there is nothing to judge: then no exercise is."""
+        every = exercises(self.task.notebook)
+        statuses = dict.fromkeys(every, found) if isinstance(found, str) else found.statuses
+        self.found.append(found)
         self.rows += _rows(item, statuses, self.task)
         if time.monotonic() > self.written + PAUSE:
             with contextlib.suppress(OSError):  # tried again
@@ -50,7 +57,7 @@ class Gradebook:
 
     def write(self) -> None:
         text = self.table().to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
-        write_whole(self.path, text)
+        write_whole(self.folder / "gradebook.csv", text)
         self.written = time.monotonic()
 
     def __enter__(self) -> "Gradebook":
@@ -59,6 +66,8 @@ class Gradebook:
     def __exit__(self, error: object, *_: object) -> None:
         if self.rows or error is None:
             self.write()
+        if self.found:
+            write_whole(self.folder / "summary.html", page(self.task.notebook, self.found))
 
 
 FORMATS = ("nbgrader", "moodle", "canvas")

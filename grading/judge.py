@@ -3,6 +3,7 @@
 `judge` is the unit of work of a batch: plain data in, plain data out, on this machine or another.
 """
 
+import contextlib
 import functools
 import json
 import os
@@ -11,8 +12,8 @@ import signal
 import subprocess
 import tempfile
 import threading
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import nbformat
@@ -22,11 +23,14 @@ from nbformat.v4 import new_output
 from . import feedback, sandbox
 from .answers import Answer
 from .graft import exercises, expected_output, graft
-from .sandbox import DIED, TIME
+from .sandbox import BROKEN, DIED, TIME
 
 CELL_SECONDS = 20
-NOTEBOOK_SECONDS = 60
+NOTEBOOK_SECONDS = 40
+PATIENCE = 30.0  # seconds for pytest to give a notebook up by itself, and to start
+MEMORY = "ulimit -v 2000000"  # of pytest, in kilobytes: what kernels say is kept there
 RIGHT, WRONG = "right", "wrong"
+NOTHING = {"cells": {}, "seconds": 0.0, "why": DIED}
 GRADED, FEEDBACK = "graded", "feedback"
 
 _running: set[subprocess.Popen] = set()
@@ -47,6 +51,21 @@ class Task:
     feedback: bool = False
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What was found of one submission: a status for each exercise, and the page ("" if not asked).
+
+    `said` has, for each exercise that was run with `feedback`, the first line of what the course's
+    check said of it, "" where it said that it is right. It comes from the student's kernel: it may
+    be any text. `seconds` has how long each exercise took that was run.
+    """
+
+    statuses: dict[str, str]
+    said: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    page: str = ""
+
+
 class NotFitToGrade(RuntimeError):
     """The course's own answers do not pass on this machine, so nobody's can be judged on it."""
 
@@ -58,11 +77,8 @@ def task(notebook: str, seed: int, isolated: bool = True, feedback: bool = False
     return Task(notebook, seed, expected, isolated, feedback)
 
 
-def judge(found: dict[str, Answer], task: Task, student: str = "") -> tuple[dict[str, str], str]:
-    """The status of each exercise, and the feedback page in HTML ("" without `task.feedback`).
-
-    Raises RuntimeError if this machine cannot isolate students' code, and that is asked for.
-    """
+def judge(found: dict[str, Answer], task: Task, student: str = "") -> Judged:
+    """Raises RuntimeError if this machine cannot isolate students' code, and that is asked for."""
     if task.isolated and sandbox.why_not():
         raise RuntimeError(sandbox.why_not())
     statuses, to_run = {}, {}
@@ -71,21 +87,26 @@ def judge(found: dict[str, Answer], task: Task, student: str = "") -> tuple[dict
             statuses[name] = found[name].problem
         else:
             to_run[name] = found[name]
-    outputs = []
-    if to_run:
-        judged, outputs = _run(to_run, task)
-        statuses |= judged
-    statuses = {name: statuses[name] for name in exercises(task.notebook)}
-    if not task.feedback:
-        return statuses, ""
-    shown = feedback.notebook(task.notebook, to_run, outputs)
-    return statuses, feedback.page(task.notebook, student, statuses, shown)
+    work = Path(tempfile.mkdtemp(prefix="grading-"))
+    try:
+        judged, seconds = _graded(work, to_run, task) if to_run else ({}, {})
+        statuses = {name: (statuses | judged)[name] for name in exercises(task.notebook)}
+        if not task.feedback:
+            return Judged(statuses, seconds=seconds)
+        # What was given up once is not run again.
+        shown = {name: to_run[name] for name in to_run if statuses[name] in (RIGHT, WRONG)}
+        outputs = _shown(work, shown, task) if shown else []
+    finally:
+        _remove(work)
+    said = feedback.said(task.notebook, shown, outputs)
+    made = feedback.notebook(task.notebook, to_run, outputs)
+    return Judged(statuses, said, seconds, feedback.page(task.notebook, student, statuses, made))
 
 
 def judge_course(task: Task) -> None:
     """Judge the course's own answers. Raises NotFitToGrade unless all of them are right."""
     own = {name: Answer(code=exercise.code) for name, exercise in exercises(task.notebook).items()}
-    statuses, _ = judge(own, replace(task, feedback=False))
+    statuses = judge(own, replace(task, feedback=False)).statuses
     failed = [f"{name}: {status}" for name, status in statuses.items() if status != RIGHT]
     if failed:
         raise NotFitToGrade(
@@ -94,32 +115,35 @@ def judge_course(task: Task) -> None:
         )
 
 
-def _run(to_run: dict[str, Answer], task: Task) -> tuple[dict[str, str], list[list[dict]]]:
-    """Run one graft for each answer, in the order of the exercises, then the student's own cells.
+def _graded(
+    work: Path, to_run: dict[str, Answer], task: Task
+) -> tuple[dict[str, str], dict[str, float]]:
+    """Run one graft for each answer, in the order of the exercises: statuses, and seconds.
 
-    Only a probe that passes is right. Returns the statuses and the outputs of the student's cells.
+    Only a probe that passes is right.
     """
-    work = Path(tempfile.mkdtemp(prefix="grading-"))
-    try:
-        probes = {}
-        for name, answer in to_run.items():
-            notebook = graft(name, answer, task.seed)
-            printed = new_output("stream", name="stdout", text=task.expected[name])
-            notebook.cells[-1].outputs = [printed]
-            notebook.cells[-1].execution_count = 1
-            probes[name] = str(len(notebook.cells) - 1)
-            _write(notebook, work / f"{name}.ipynb", GRADED)
-        with ExitStack() as stack:
-            stack.enter_context(sandbox.kernels(work, GRADED, task.isolated))
-            if task.feedback:
-                _write(feedback.notebook(task.notebook, to_run), work / "feedback.ipynb", FEEDBACK)
-                shown = feedback.handout(task.notebook)
-                stack.enter_context(sandbox.kernels(work, FEEDBACK, task.isolated, shown))
-            outcomes = _pytest(work, [*to_run, "feedback"] if task.feedback else [*to_run])
-        statuses = {name: _status(outcomes.get(name, {}), cell) for name, cell in probes.items()}
-        return statuses, _outputs(outcomes.get("feedback", {}))
-    finally:
-        _remove(work)
+    probes = {}
+    for name, answer in to_run.items():
+        notebook = graft(name, answer, task.seed)
+        printed = new_output("stream", name="stdout", text=task.expected[name])
+        notebook.cells[-1].outputs = [printed]
+        notebook.cells[-1].execution_count = 1
+        probes[name] = str(len(notebook.cells) - 1)
+        _write(notebook, work / f"{name}.ipynb", GRADED)
+    with sandbox.kernels(work, GRADED, task.isolated):
+        outcomes = _pytest(work, [*to_run])
+    statuses = {name: _status(outcomes[name], cell) for name, cell in probes.items()}
+    return statuses, {name: outcomes[name]["seconds"] for name in probes}
+
+
+def _shown(work: Path, given: dict[str, Answer], task: Task) -> list[list[dict]]:
+    """Run the student's own cells and the visible checks: what each cell put out.
+
+    The sandbox of the graded run is gone, and so is what its processes knew.
+    """
+    _write(feedback.notebook(task.notebook, given), work / "feedback.ipynb", FEEDBACK)
+    with sandbox.kernels(work, FEEDBACK, task.isolated, feedback.handout(task.notebook)):
+        return _outputs(_pytest(work, ["feedback"])["feedback"]["cells"])
 
 
 def _remove(folder: Path) -> None:
@@ -135,10 +159,8 @@ def _write(notebook: NotebookNode, path: Path, kernel: str) -> None:
     nbformat.write(notebook, path)
 
 
-def _status(outcomes: dict[str, dict], probe: str) -> str:
-    if not outcomes:
-        return TIME
-    found = outcomes.get(probe, {"passed": False, "why": DIED})
+def _status(outcome: dict, probe: str) -> str:
+    found = outcome["cells"].get(probe, {"passed": False, "why": outcome["why"]})
     return RIGHT if found["passed"] else found["why"] or WRONG
 
 
@@ -151,8 +173,25 @@ def _outputs(cells: dict[str, dict]) -> list[list[dict]]:
     return found
 
 
-def _pytest(work: Path, names: list[str]) -> dict[str, dict[str, dict]]:
-    """Outcomes by notebook and cell; none for what was not reached within the deadline."""
+def _pytest(work: Path, names: list[str]) -> dict[str, dict]:
+    """What became of each notebook: its "cells", "seconds", and "why" it has no more cells.
+
+    One that keeps pytest from going on is given up, and pytest goes on with the next.
+    """
+    outcomes: dict[str, dict] = {}
+    while left := names[len(outcomes) :]:
+        late = _pytest_once(work, left)
+        results = work / "results.json"
+        found = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
+        results.unlink(missing_ok=True)
+        outcomes |= found
+        if len(found) < len(left):
+            outcomes[left[len(found)]] = NOTHING | {"why": TIME if late else BROKEN}
+    return outcomes
+
+
+def _pytest_once(work: Path, names: list[str]) -> bool:
+    """Run pytest over these notebooks; whether it had to be ended, since one took too long."""
     results = work / "results.json"
     options = ["-p", "grading.watchdog", "-p", "nbval.plugin", "--nbval"]
     options += ["--nbval-cell-timeout", str(CELL_SECONDS), "-p", "no:cacheprovider", "-q"]
@@ -162,25 +201,39 @@ def _pytest(work: Path, names: list[str]) -> dict[str, dict[str, dict]]:
         "GRADING_RESULTS": str(results),
         "GRADING_SPEC": str(work / "specs"),
         "GRADING_SOCKETS": str(work / "sockets"),
+        "GRADING_SECONDS": str(NOTEBOOK_SECONDS),
         "GRADING_KEEP_OUTPUTS": "feedback",
         "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
     }
     command = [sandbox.PYTHON, "-m", "pytest", *options, *(f"{name}.ipynb" for name in names)]
+    if sandbox.why_not() is None:
+        command = ["bash", "-c", f'{MEMORY}; exec "$@"', "bash", *command]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(
         command, cwd=work, env=environment, start_new_session=True, **quiet
     ) as process:
         _running.add(process)
         try:
-            process.wait(timeout=NOTEBOOK_SECONDS * len(names))
-        except subprocess.TimeoutExpired:
-            pass
+            late = _waited(process, results)
         finally:
             _end(process)
     if _interrupted.is_set():
         raise RuntimeError("interrupted")
-    return json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
+    return late
+
+
+def _waited(process: subprocess.Popen, results: Path) -> bool:
+    """Wait for a process while its results grow in time; whether they did not."""
+    size, end = 0, time.monotonic() + NOTEBOOK_SECONDS + PATIENCE
+    while time.monotonic() < end and not _interrupted.is_set():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=1.0)
+            return False
+        grown = results.stat().st_size if results.exists() else 0
+        if grown > size:
+            size, end = grown, time.monotonic() + NOTEBOOK_SECONDS + PATIENCE
+    return True
 
 
 def _end(process: subprocess.Popen) -> None:

@@ -1,7 +1,8 @@
 """Where a student's code runs: nothing of the machine but Python, for a short time.
 
-Bubblewrap gives it its own processes, no network, a read-only system and folders in memory. In
-there, `forker.py` imports torch once for all exercises of a submission and forks a kernel for each.
+Bubblewrap gives it its own processes, no network, a read-only system and small folders in memory.
+In there, `forker.py` imports torch once for all exercises of a submission and forks a kernel for
+each, which `forbidden.py` binds. From outside, `guard.py` watches over what all of it takes.
 Source: https://github.com/containers/bubblewrap
 """
 
@@ -10,7 +11,7 @@ import json
 import os
 import random
 import shutil
-import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -18,9 +19,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-TIME, DIED, OUTPUT, DISK = "time was up", "the kernel died", "too much output", "too much on disk"
+from .forbidden import Filter
+from .guard import end, guarded
+
+TIME, DIED, OUTPUT = "time was up", "the kernel died", "too much output"
+BROKEN = "its run broke off"
 HANDOUT = Path("/handout")
-LIMITS = "echo 1000 > /proc/self/oom_score_adj; ulimit -u 50 -v 4000000 -t 120 -f 100000"
+LIMITS = "echo 1000 > /proc/self/oom_score_adj; ulimit -u 50 -v 4000000 -t 120 -f 100000 -n 500"
 AGAIN = 'while :; do "$@"; sleep 0.1; done'
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/alternatives")
 HERE = Path(__file__).resolve().parent
@@ -43,6 +48,10 @@ def why_not() -> str | None:
         return f"bubblewrap is a program for Linux, and this is {sys.platform}"
     if not shutil.which("bwrap"):
         return "bubblewrap is not installed (on Debian and Ubuntu: apt install bubblewrap)"
+    try:
+        Filter()
+    except OSError:
+        return "libseccomp is not installed (on Debian and Ubuntu: apt install libseccomp2)"
     trial = ["bwrap", *_apart(), "--ro-bind", "/", "/", *_as_nobody(), "true"]
     done = subprocess.run(trial, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -55,12 +64,12 @@ def why_not() -> str | None:
 def kernels(folder: Path, name: str, isolated: bool, handout: Path | None = None) -> Iterator[None]:
     """While this lasts, a kernelspec `name` in `folder` / "specs" starts kernels in one sandbox.
 
-    `folder` / "sockets" / `name` is the only place outside that they can write to. With `handout`,
-    the sandbox shows that folder, and its `course_utils` can be imported there.
+    Nothing outside can be written to from there. With `handout`, the sandbox shows that folder, and
+    its `course_utils` can be imported there. At the end all of its processes are gone. Why a guard
+    ended them before is in `folder` / "sockets" / `name` / "ended".
     """
     sockets = folder / "sockets" / name
     sockets.mkdir(parents=True)
-    sockets.chmod(0o777)
     address = str(sockets / "forker")
     command = [PYTHON, "-I", "-S", str(HERE / "connect.py"), address, "{connection_file}"]
     variables = {}
@@ -80,14 +89,20 @@ def kernels(folder: Path, name: str, isolated: bool, handout: Path | None = None
     if not isolated:
         yield
         return
-    forker = ["setpriv", "--pdeathsig", "KILL", "bash", "-c", AGAIN, "bash"]
-    forker += _bubblewrap(sockets, address, handout)
     quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-    with subprocess.Popen(forker, start_new_session=True, **quiet) as process:
-        try:
-            yield
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(address)
+        server.listen()
+        forker = ["setpriv", "--pdeathsig", "KILL", "bash", "-c", AGAIN, "bash"]
+        forker += _bubblewrap(server.fileno(), handout)
+        with subprocess.Popen(
+            forker, start_new_session=True, pass_fds=[server.fileno()], **quiet
+        ) as process:
+            try:
+                with guarded(process.pid, sockets / "ended"):
+                    yield
+            finally:
+                end(process.pid)
 
 
 def _apart() -> list[str]:
@@ -109,8 +124,8 @@ def _as_nobody() -> list[str]:
     return ["setpriv", "--reuid", user, "--regid", user, *drop]
 
 
-def _bubblewrap(sockets: Path, address: str, handout: Path | None) -> list[str]:
-    """The command that runs the forker in a sandbox."""
+def _bubblewrap(asked: int, handout: Path | None) -> list[str]:
+    """The command that runs the forker in a sandbox; it is asked on the open file `asked`."""
     prefixes = {Path(p).resolve() for p in (sys.prefix, sys.base_prefix)}
     shown = [Path(p) for p in SYSTEM if os.path.exists(p)]
     shown += [p for p in sorted(prefixes) if not p.is_relative_to("/usr")]
@@ -118,7 +133,7 @@ def _bubblewrap(sockets: Path, address: str, handout: Path | None) -> list[str]:
     options += ["--proc", "/proc", "--dev", "/dev"]
     for folder in ("/tmp", "/sandbox", "/dev/shm"):
         options += ["--perms", "1777", "--size", "50000000", "--tmpfs", folder]
-    above = {parent for path in (*shown, sockets) for parent in path.parents}
+    above = {parent for path in shown for parent in path.parents}
     for folder in sorted(above - {Path("/"), Path("/tmp")}):
         options += ["--perms", "0755", "--dir", str(folder)]
     for path in shown:
@@ -126,8 +141,8 @@ def _bubblewrap(sockets: Path, address: str, handout: Path | None) -> list[str]:
     for name in ("course_utils", "grading"):
         installed = Path(sysconfig.get_path("purelib")) / name
         options += ["--tmpfs", str(installed)] if installed.exists() else []
-    options += ["--ro-bind", str(HERE / "forker.py"), "/forker.py"]
-    options += ["--bind", str(sockets), str(sockets)]
+    for name in ("forker.py", "forbidden.py"):
+        options += ["--ro-bind", str(HERE / name), f"/{name}"]
     inside, start = INSIDE, Path("/sandbox")
     if handout:
         options += ["--ro-bind", str(handout), str(HANDOUT)]
@@ -136,4 +151,4 @@ def _bubblewrap(sockets: Path, address: str, handout: Path | None) -> list[str]:
     for name, value in inside.items():
         options += ["--setenv", name, value]
     run = [*_as_nobody(), "bash", "-c", f'{LIMITS}; exec "$@"', "bash"]
-    return ["bwrap", *options, "--chdir", str(start), *run, PYTHON, "/forker.py", address]
+    return ["bwrap", *options, "--chdir", str(start), *run, PYTHON, "/forker.py", str(asked)]

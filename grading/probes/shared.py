@@ -32,13 +32,13 @@ import math
 import numbers
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from timeit import default_timer as timer  # torch.utils.benchmark.timer, without its setuptools
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.benchmark import timer
 
 
 def _in_units(values, digits=5):

@@ -1,5 +1,6 @@
 """A batch: who has handed in, what the rows and pages are called, and what an error costs."""
 
+import json
 import os
 import signal
 import subprocess
@@ -73,6 +74,68 @@ def test_nobody_has_the_page_of_another_one(tmp_path):
     assert len({batch.page(name) for name in set(names)}) == len(set(names))
 
 
+def judged(status, **more):
+    from grading.judge import Judged
+
+    return Judged(dict.fromkeys(task().expected, status), **more)
+
+
+@pytest.fixture
+def fake_judge(monkeypatch):
+    """Nothing is run: everybody is wrong, and it is kept who was judged."""
+    from grading import judge
+
+    asked = []
+
+    def judge_nobody(found, task, student=""):
+        asked.append(student)
+        return judged("wrong", said={"softmax": "holds NaN"}, seconds={"softmax": 2.5}, page="page")
+
+    monkeypatch.setattr(judge, "judge", judge_nobody)
+    monkeypatch.setattr(judge, "judge_course", lambda task: None)
+    return asked
+
+
+def test_what_is_kept_counts_as_if_it_was_judged_again(tmp_path, fake_judge):
+    from grading.batch import grade
+
+    folder, out = stub(tmp_path / "in", "a", "b"), tmp_path / "out"
+    book = grade(folder, out, "01", SEED, feedback=True)
+    (kept,) = out.glob("results/*.json")
+    assert json.loads(kept.read_text()).keys() == {"statuses", "said", "seconds"}
+    page = (out / "summary.html").read_text(encoding="utf-8")
+    assert "holds NaN" in page and "2.5 s (median)" in page
+    (out / "summary.html").unlink()
+    assert grade(folder, out, "01", SEED, feedback=True).equals(book)
+    assert (out / "summary.html").read_text(encoding="utf-8") == page
+    assert sorted(fake_judge) == ["a", "b"], "the second run judges nobody"
+
+
+def test_what_was_kept_in_another_form_is_not_read(tmp_path, fake_judge, monkeypatch):
+    from grading import batch
+
+    folder, out = stub(tmp_path / "in", "a"), tmp_path / "out"
+    batch.grade(folder, out, "01", SEED)
+    monkeypatch.setattr(batch, "FORMAT", batch.FORMAT + " and more")
+    batch.grade(folder, out, "01", SEED)
+    assert fake_judge == ["a", "a"]
+
+
+def test_an_interrupted_batch_has_its_summary(tmp_path, fake_judge, monkeypatch):
+    from grading import batch
+
+    def interrupted(self, running):
+        raise KeyboardInterrupt
+
+    folder = stub(tmp_path / "in", "a")
+    (folder / "b.ipynb").write_text("")
+    monkeypatch.setattr(batch.Here, "completed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        batch.grade(folder, tmp_path / "out", "01", SEED)
+    page = (tmp_path / "out" / "summary.html").read_text(encoding="utf-8")
+    assert "is empty (1)" in page
+
+
 def stub(folder, *names):
     folder.mkdir(exist_ok=True)
     for name in names:
@@ -109,11 +172,12 @@ def test_rows_are_on_disk_before_the_batch_ends(tmp_path):
     from grading.gradebook import Gradebook, Submission
 
     path = tmp_path / "gradebook.csv"
-    with pytest.raises(RuntimeError), Gradebook(path, task()) as book:
-        book.add(Submission("a", None), dict.fromkeys(task().expected, "wrong"))
+    with pytest.raises(RuntimeError), Gradebook(tmp_path, task()) as book:
+        book.add(Submission("a", None), "is a symbolic link")
         assert len(pd.read_csv(path)) == 4
-        book.add(Submission("b", None), dict.fromkeys(task().expected, "right"))
+        book.add(Submission("b", None), judged("right"))
         raise RuntimeError("ended by something else")
+    assert (tmp_path / "summary.html").exists()
     assert pd.read_csv(path).groupby("student")["points"].sum().to_dict() == {"a": 0, "b": 10}
 
 

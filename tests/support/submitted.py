@@ -1,4 +1,4 @@
-"""Submissions that hold answers made by a program: a mutant of every exercise of a notebook."""
+"""Submissions: the student edition with an answer, or with mutants of the course's answers."""
 
 import copy
 from collections.abc import Mapping
@@ -8,7 +8,27 @@ import nbformat
 from mutants import Mutant
 from mutated_answers import reasons
 
+from course_utils.transformer import ROOT
 from grading.graft import exercises, master
+
+EDITION = ROOT / "notebooks" / "exercises" / "01_attention.ipynb"
+
+
+def with_answer(source, **others):
+    """The student edition of 01 with an answer to the first exercise; others stay stubs."""
+    notebook = nbformat.read(EDITION, as_version=4)
+    for cell in notebook.cells:
+        name = cell.metadata.get("nbgrader", {}).get("grade_id")
+        if name == "softmax":
+            cell.source = source
+        elif name in others:
+            cell.source = others[name]
+    return notebook
+
+
+def index_of(notebook, name):
+    ids = [c.metadata.get("nbgrader", {}).get("grade_id") for c in notebook.cells]
+    return ids.index(name)
 
 
 def hand_in(path: Path, notebook: str, answers: Mapping[str, str]) -> None:
