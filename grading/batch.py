@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -193,7 +193,7 @@ def _here(jobs: int, task: judge.Task) -> Iterator[Here]:
         judge.resume()
 
 
-def _place(dask: str | None, jobs: int, task: judge.Task):
+def _place(dask: str | None, jobs: int, task: judge.Task) -> AbstractContextManager:
     """Where to judge: a context whose value submits, and gives back what is completed."""
     if dask is None:
         return _here(jobs, task)

@@ -24,6 +24,7 @@ KINDS = "attack", "honest"
 GAVE_UP = {"time was up", "the kernel died", "too much output", "its run broke off"}
 GAVE_UP |= {guard.TOO_MUCH_MEMORY, guard.TOO_MANY_FILES}
 OF_THE_FILE = {"not done", "missing", "too long to be read"}
+OF_THE_FILE |= {"is a symbolic link: hand in the file itself", "the file has more than 2000 cells"}
 STATUSES = {"right", "wrong"} | GAVE_UP | OF_THE_FILE
 
 
@@ -236,8 +237,9 @@ def test_only_honest_answers_get_points_and_nothing_lasts(tmp_path, monkeypatch,
     monkeypatch.setattr(judge, "CELL_SECONDS", 6)
     monkeypatch.setattr(judge, "NOTEBOOK_SECONDS", 14)
     with tempfile.TemporaryDirectory(prefix="batch-") as work, Measured() as measured:
-        monkeypatch.setattr(tempfile, "tempdir", work)
-        book = batch.grade(folder, out, "01", SEED, jobs=2)
+        with monkeypatch.context() as here:
+            here.setattr(tempfile, "tempdir", work)
+            book = batch.grade(folder, out, "01", SEED, jobs=2)
         left = list(Path(work).rglob("*"))
     first = book[book["exercise"].str.startswith("1:")].set_index("student")
     points, status = first["points"].to_dict(), first["status"].to_dict()

@@ -17,11 +17,10 @@ def serve(pipe: Connection, function: str) -> None:
     sys.path[:0] = [str(HERE), str(HERE.parents[1])]
     warnings.simplefilter("ignore")
     logging.disable()
-    import torch
-
-    torch.set_num_threads(1)
     module, _, name = function.rpartition(".")
     call = getattr(importlib.import_module(module), name)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
     with contextlib.suppress(EOFError):
         pipe.send("ready")
         while True:

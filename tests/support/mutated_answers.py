@@ -39,7 +39,12 @@ class Exercise:
     needs: tuple[str, ...]
 
     def mutants(self) -> list[Mutant]:
-        return list(mutants(self.answer))
+        return _mutants(self.answer)
+
+
+@cache
+def _mutants(source: str) -> list[Mutant]:
+    return list(mutants(source))
 
 
 @cache

@@ -12,6 +12,7 @@ def test_there_are_at_least_forty():
     assert len(CATALOGUE) >= 40
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_it_is_right_without_a_cache_caught_and_named(name, reference, few_cases):
     """To be named, it must differ in some use from all entries before it."""
@@ -24,6 +25,7 @@ def test_it_is_right_without_a_cache_caught_and_named(name, reference, few_cases
     assert CATALOGUE[name].symptom in diagnosis.message
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", list(CATALOGUE)[::6])
 def test_it_is_named_on_other_weights_too_without_a_reference(name):
     reference = small_model(seed=5, dtype=torch.float32)

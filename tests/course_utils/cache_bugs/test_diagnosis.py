@@ -30,6 +30,7 @@ def pairs():
     return list(itertools.product(positions, others))
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("names", pairs(), ids="+".join)
 def test_two_bugs_at_once_are_never_called_right(names, reference, few_cases):
     classes = tuple(CATALOGUE[name].model_class for name in names)

@@ -98,6 +98,7 @@ def adds(more):
     return softmax
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("answer", "words"), list(wrong_softmaxes()))
 def test_wrong_softmax(answer, words):
     with pytest.raises(AssertionError, match=words):
@@ -462,6 +463,7 @@ FORWARDS = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("cls", "words"),
     [

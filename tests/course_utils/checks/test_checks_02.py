@@ -323,6 +323,7 @@ WRONG_DROPS = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("cls", "words"),
     [

@@ -66,6 +66,7 @@ WRITTEN = "self.keys[layer, :, :, start:end] = k"
 CUT = "k, v = k[:, :, : end - start], v[:, :, : end - start]"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -116,6 +117,7 @@ def test_a_growing_cache_is_not_preallocated():
         checks.check_preallocated(GrowingCache)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("cls", "advice"), GROWING + PREALLOCATED)
 def test_each_mistake_in_a_cache_has_a_name(cls, advice):
     check = checks.check_cache if issubclass(cls, GrowingCache) else checks.check_preallocated

@@ -386,6 +386,7 @@ class InForward(MultiHeadAttention):
         return self.W_o(self.merge_heads(right(q, k, v)))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "attend",
     [

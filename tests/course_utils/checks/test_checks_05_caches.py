@@ -205,6 +205,7 @@ class RoomFor48(TupleCache):
         return self.both[0, layer, :, :, :end], self.both[1, layer, :, :, :end]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("cache_class", "words"),
     [
@@ -298,6 +299,7 @@ class Detached(TupleCache):
         return keys, values
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("cache_class", [Right, Chunks, OneTensor, Inside, Detached])
 def test_right_cures_of_a_cache(cache_class):
     assert "Cured2 is healthy" in checks.check_cured(model_with(cache_class))
@@ -383,6 +385,7 @@ class NoBatch(DecoderOnlyTransformer):
 TWICE = "`new_cache` returned one and the same cache twice"
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("model_class", "words"),
     [
@@ -435,6 +438,7 @@ class Copied(KeptPerBatchSize):
         return copy.deepcopy(super().new_cache(batch_size))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("model_class", [New, NewAndKept, DeletedBefore, Copied])
 def test_right_cures_of_a_model(model_class):
     assert "is healthy" in checks.check_cured(model_class)

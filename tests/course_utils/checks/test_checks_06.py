@@ -329,6 +329,7 @@ def parameters_of(*kinds):
     return operations
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("answer", "words"),
     [

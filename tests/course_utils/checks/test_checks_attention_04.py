@@ -24,6 +24,7 @@ MASKED = "attention.attention(q, k, v, {})"
 RAISED = "mask = causal_mask(x.size(1), x.size(1), x.device)"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -105,6 +106,7 @@ def test_a_mask_from_the_length_of_the_cache_is_wrong_from_layer_1_on():
     assert "that of layer 0, which has appended before" in refused("cached_attention", *changes)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("cls", "advice"), WRONG_ATTENTION)
 def test_each_mistake_in_attention_has_a_name(cls, advice):
     with pytest.raises(AssertionError, match=re.escape(advice)):

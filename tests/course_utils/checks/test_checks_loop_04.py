@@ -25,6 +25,7 @@ ONE = "next_token(logits[:1, -1], **sampling).expand(len(ids))"
 SEED = "generator=sampling.pop('generator', None) or torch.Generator().manual_seed(0)"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

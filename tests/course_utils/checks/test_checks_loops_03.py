@@ -132,6 +132,7 @@ def dulled(model, input_ids, max_new_tokens, temperature=0.8, **sampling):
     return loop()(model, input_ids, max_new_tokens, temperature, **sampling)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("answer", "words"),
     [

@@ -221,6 +221,7 @@ WRONG_MODELS = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("cls", "words"),
     [

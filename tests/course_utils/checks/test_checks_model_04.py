@@ -32,6 +32,7 @@ CHECK = "self.check_input(input_ids, past_kv, use_cache)"
 NEW = "if use_cache and past_kv is None:"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -123,6 +124,7 @@ def test_wrong_models_of_the_catalogue(cls, words):
         checks.check_cached_model(cls)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("cls", "advice"), WRONG_EMBEDDINGS + WRONG_FORWARDS)
 def test_each_mistake_has_a_name(cls, advice):
     class Dropping(cls):

@@ -6,14 +6,14 @@ A sample; all are judged by `python benchmarks/answer_mutants.py`.
 import pytest
 from apart import Apart
 from mutants import sample
-from mutated_answers import exercises, reasons
+from mutated_answers import exercises, reasons, verdict
 
 SAMPLE = 2
 SECONDS = 120
 
 
 @pytest.fixture(scope="module")
-def verdict():
+def judged():
     judge = Apart("mutated_answers.verdict")
     yield judge
     judge.close()
@@ -25,12 +25,12 @@ def test_every_exercise_is_found():
 
 
 @pytest.mark.parametrize("name", exercises())
-def test_the_worked_answer_is_accepted_and_mutants_are_not(verdict, name):
+def test_the_worked_answer_is_accepted_and_mutants_are_not(judged, name):
     exercise = exercises()[name]
-    assert verdict(name, exercise.answer, limit=SECONDS)[0] == "accepted"
+    assert judged(name, exercise.answer, limit=SECONDS)[0] == "accepted"
     for mutant in sample(exercise.mutants(), SAMPLE):
         try:
-            word, said = verdict(name, mutant.source, limit=SECONDS)
+            word, said = judged(name, mutant.source, limit=SECONDS)
         except TimeoutError:
             continue
         assert word != "accepted" or (name, mutant.what) in reasons(), f"{mutant.what}: {said}"
@@ -43,13 +43,15 @@ def test_a_reason_is_given_for_a_mutant_that_there_is():
     assert all(len(reason.split()) > 3 for reason in reasons().values())
 
 
+def test_an_answer_that_is_no_python_does_not_load():
+    assert verdict("causal_mask", "def causal_mask(:")[0] == "does not load"
+
+
 def test_a_call_that_does_not_end_or_dies_is_told_and_the_next_one_answers():
-    judge = Apart("mutated_answers.verdict")
-    name, answer = "causal_mask", exercises()["causal_mask"].answer
+    call = Apart("builtins.eval")
     with pytest.raises(TimeoutError, match="stopped after 1 seconds"):
-        judge(name, "while True: pass", limit=1)
+        call("[None for n in iter(int, 1)]", limit=1)
     with pytest.raises(ProcessLookupError):
-        judge(name, "import os; os._exit(0)", limit=SECONDS)
-    assert judge(name, "def causal_mask(:", limit=SECONDS)[0] == "does not load"
-    assert judge(name, answer, limit=SECONDS)[0] == "accepted"
-    judge.close()
+        call("__import__('os')._exit(0)", limit=SECONDS)
+    assert call("6 * 7", limit=SECONDS) == 42
+    call.close()

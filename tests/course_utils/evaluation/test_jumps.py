@@ -11,6 +11,7 @@ from course_utils.kv_cache import GrowingCache
 from course_utils.transformer import DecoderOnlyTransformer
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("seed", range(4))
 def test_a_quantised_cache_is_right_in_every_dtype(seed):
     short = DecoderOnlyTransformer(20, 32, 24, 2, 48, num_heads=1, dropout=0.0).eval()
