@@ -6,6 +6,7 @@ each, which `forbidden.py` binds. From outside, `guard.py` watches over what all
 Source: https://github.com/containers/bubblewrap
 """
 
+import errno
 import functools
 import json
 import os
@@ -24,6 +25,7 @@ from .guard import end, guarded
 
 TIME, DIED, OUTPUT = "time was up", "the kernel died", "too much output"
 BROKEN = "its run broke off"
+LONGEST_PATH = 107 - len("/kernel-12345678/kernel-ipc-5")  # Linux has 107 bytes for a socket's
 HANDOUT = Path("/handout")
 LIMITS = "echo 1000 > /proc/self/oom_score_adj; ulimit -u 50 -v 4000000 -t 120 -f 100000 -n 500"
 AGAIN = 'while :; do "$@"; sleep 0.1; done'
@@ -66,9 +68,13 @@ def kernels(folder: Path, name: str, isolated: bool, handout: Path | None = None
 
     Nothing outside can be written to from there. With `handout`, the sandbox shows that folder, and
     its `course_utils` can be imported there. At the end all of its processes are gone. Why a guard
-    ended them before is in `folder` / "sockets" / `name` / "ended".
+    ended them before is in `folder` / "sockets" / `name` / "ended". Raises OSError if the path of
+    `folder` is too long.
     """
     sockets = folder / "sockets" / name
+    if len(os.fsencode(sockets)) > LONGEST_PATH:
+        why = "its path is too long for sockets: set TMPDIR to a folder with a shorter one"
+        raise OSError(errno.ENAMETOOLONG, why, str(folder))
     sockets.mkdir(parents=True)
     address = str(sockets / "forker")
     command = [PYTHON, "-I", "-S", str(HERE / "connect.py"), address, "{connection_file}"]

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import nbformat
 import pandas as pd
@@ -184,36 +186,49 @@ def test_rows_are_on_disk_before_the_batch_ends(tmp_path):
 SLOW = "import time\ntime.sleep(30)\ndef softmax(s):\n    return s"
 
 
-def test_a_grader_that_is_ended_leaves_nothing_running_and_nothing_on_disk(tmp_path):
+@pytest.fixture
+def work():
+    """Where the grader keeps what it grades: a short path, since sockets lie in it."""
+    with tempfile.TemporaryDirectory(prefix="work-") as folder:
+        yield Path(folder)
+
+
+def test_a_path_that_is_too_long_for_sockets_is_said(tmp_path):
+    from grading import sandbox
+
+    folder = tmp_path / ("a" * 80)
+    with pytest.raises(OSError, match="set TMPDIR"), sandbox.kernels(folder, "graded", True):
+        pass
+    assert not folder.exists()
+
+
+def test_a_grader_that_is_ended_leaves_nothing_running_and_nothing_on_disk(tmp_path, work):
     notebook = nbformat.read(EDITION, as_version=4)
     for cell in notebook.cells:
         if cell.metadata.get("nbgrader", {}).get("grade_id") == "softmax":
             cell.source = SLOW
     (tmp_path / "in").mkdir()
-    (tmp_path / "work").mkdir()
     nbformat.write(notebook, tmp_path / "in" / "a.ipynb")
     (tmp_path / "in" / "b.ipynb").write_text("")
     command = [sys.executable, "-m", "grading", "grade", tmp_path / "in", "--notebook", "01"]
     command += ["--out", tmp_path / "out", "--seed", "5", "--no-feedback"]
-    environment = os.environ | {"TMPDIR": str(tmp_path / "work")}
+    environment = os.environ | {"TMPDIR": str(work)}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE) as process:
         end = time.monotonic() + 100
-        while time.monotonic() < end and not list(tmp_path.glob("work/grading-*/softmax.ipynb")):
+        while time.monotonic() < end and not list(work.glob("grading-*/softmax.ipynb")):
             time.sleep(0.1)
         time.sleep(3)
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=30)[1].decode()
     assert process.returncode == 2 and "--seed 5 to go on" in said
-    assert not list(tmp_path.glob("work/grading-*"))
+    assert not list(work.glob("grading-*"))
     assert set(pd.read_csv(tmp_path / "out" / "gradebook.csv")["student"]) == {"b"}
     running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-    assert str(tmp_path / "work") not in running
+    assert str(work) not in running
 
 
 def test_python_may_be_called_from_anywhere(tmp_path):
     """`../.venv/bin/python` from a folder of its own: the sandbox does not have that folder."""
-    from pathlib import Path
-
     place = ROOT / "notebooks"
     python = Path(sys.executable)
     if not python.is_relative_to(ROOT):
