@@ -82,6 +82,9 @@ def guarded(process: int, ended: Path) -> Iterator[None]:
 def end(process: int) -> None:
     """Kill a process and all below it, and wait until they are gone."""
     _signal(process, signal.SIGSTOP)  # it starts no other one meanwhile
+    until = time.monotonic() + PATIENCE
+    while _runs(process) and time.monotonic() < until:
+        time.sleep(0.001)
     with contextlib.ExitStack() as stack:
         handles = []
         for one in (process, *below(process)):
@@ -94,6 +97,14 @@ def end(process: int) -> None:
         until = time.monotonic() + PATIENCE
         for handle in handles:
             select.select([handle], [], [], max(0.0, until - time.monotonic()))
+
+
+def _runs(process: int) -> bool:
+    """Whether a process is there, and neither stopped nor dead."""
+    with contextlib.suppress(OSError):
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
+        return stat.rsplit(")", 1)[1].split()[0] not in "TtZX"
+    return False
 
 
 def _signal(process: int, number: int) -> None:

@@ -12,6 +12,7 @@ import pytest
 from attacks import RIGHT
 
 from course_utils.transformer import ROOT
+from grading import guard
 
 pytestmark = pytest.mark.instructor
 START = "from grading.forbidden import Filter\nFilter().load()\n"
@@ -128,7 +129,7 @@ def sleeper():
         process.stdout.readline()
         time.sleep(0.5)
         yield process
-        process.kill()
+        guard.end(process.pid)
 
 
 def test_all_processes_are_found_and_what_they_hold_is_summed(sleeper):
