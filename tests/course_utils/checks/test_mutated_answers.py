@@ -24,10 +24,15 @@ def test_every_exercise_is_found():
     assert len(numbers) == 54 and set(numbers) == {f"{n:02}" for n in range(1, 13)}
 
 
+@pytest.mark.sampled(6)  # the notebooks run all of them
 @pytest.mark.parametrize("name", exercises())
-def test_the_worked_answer_is_accepted_and_mutants_are_not(judged, name):
+def test_the_worked_answer_is_accepted(judged, name):
+    assert judged(name, exercises()[name].answer, limit=SECONDS)[0] == "accepted"
+
+
+@pytest.mark.parametrize("name", exercises())
+def test_mutants_are_not_accepted(judged, name):
     exercise = exercises()[name]
-    assert judged(name, exercise.answer, limit=SECONDS)[0] == "accepted"
     for mutant in sample(exercise.mutants(), SAMPLE):
         try:
             word, said = judged(name, mutant.source, limit=SECONDS)
