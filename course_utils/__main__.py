@@ -2,8 +2,11 @@
 
 import argparse
 import importlib.util
+import json
 import sys
 from pathlib import Path
+from types import FunctionType
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +15,7 @@ from . import benchmark, cache_bugs
 from .evaluation import (
     RECALL_AIMS,
     TEST_CASES,
+    Report,
     TestCase,
     evaluate,
     kv_evaluate,
@@ -20,6 +24,7 @@ from .evaluation import (
     recall,
 )
 from .generation import stream
+from .going_further import wild
 from .stories import END, START, Tokenizer, split
 from .transformer import (
     CONFIG,
@@ -51,7 +56,15 @@ def build_parser() -> argparse.ArgumentParser:
     for name in SHAPE:
         parser.add_argument(f"--{name}", type=int, help=f"default: the one in {CONFIG.name}")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    parser.add_argument("--model", metavar="FILE.py:ClassName", help="judge this class instead")
+    parser.add_argument(
+        "--model",
+        metavar="FILE.py:NAME",
+        help="judge this class instead; for kv_evaluate, also a function that returns a model",
+    )
+    wild.add_arguments(parser)
+    parser.add_argument(
+        "--json", metavar="FILE", help="for kv_evaluate: write the report there, too"
+    )
     parser.add_argument("--prompt", default=PROMPT, help="for generate, in the toy language")
     parser.add_argument("--max_new_tokens", type=int, default=60, help="for generate")
     parser.add_argument("--temperature", type=float, default=0.0, help="for generate; 0 is greedy")
@@ -60,10 +73,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def model_class(spec: str | None) -> type[nn.Module]:
-    """The class named by FILE.py:ClassName. Raises ValueError if there is none."""
-    if spec is None:
-        return DecoderOnlyTransformer
+def named(spec: str) -> Any:
+    """What FILE.py:NAME names: a module class, or a function. Raises ValueError for all else."""
     file, _, name = spec.rpartition(":")
     path = Path(file)
     if not name or path.suffix != ".py" or not path.is_file():
@@ -74,9 +85,15 @@ def model_class(spec: str | None) -> type[nn.Module]:
     sys.path.insert(0, str(path.parent))
     module_spec.loader.exec_module(module)
     found = getattr(module, name, None)
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise ValueError(f"--model {spec}: {path.name} has no torch.nn.Module class {name!r}.")
+    if not (isinstance(found, FunctionType) or is_module_class(found)):
+        raise ValueError(
+            f"--model {spec}: {path.name} has no torch.nn.Module class {name!r}, and no function."
+        )
     return found
+
+
+def is_module_class(found: object) -> bool:
+    return isinstance(found, type) and issubclass(found, nn.Module)
 
 
 def shape(args: argparse.Namespace) -> dict[str, int]:
@@ -95,9 +112,30 @@ def shape(args: argparse.Namespace) -> dict[str, int]:
 
 
 def build_model(args: argparse.Namespace) -> nn.Module:
-    model = model_class(args.model)(**shape(args))
+    kind = named(args.model) if args.model else DecoderOnlyTransformer
+    if not is_module_class(kind):
+        raise ValueError(
+            f"--model {args.model} is a function, whose model has weights of its own: it goes with "
+            "--mode kv_evaluate only."
+        )
+    model = kind(**shape(args))
     load_weights(model, args.model_state_dict)
     return model.to(choose_device(args.device)).eval()
+
+
+def finished_model(args: argparse.Namespace) -> nn.Module | None:
+    """The model of --transformers, or of a function in a file: it has its weights. None without."""
+    if args.transformers:
+        return wild.model_of(args.transformers, args.layers)
+    function = named(args.model) if args.model else None
+    if not isinstance(function, FunctionType):
+        return None
+    model = function()
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"--model {args.model} returned {type(model).__name__}; expected a torch.nn.Module."
+        )
+    return model
 
 
 def run_evaluate(model: nn.Module, cases: list[TestCase]) -> bool:
@@ -106,16 +144,39 @@ def run_evaluate(model: nn.Module, cases: list[TestCase]) -> bool:
     return report.all_passed
 
 
-def run_kv_evaluate(model: nn.Module, cases: list[TestCase], thorough: bool) -> bool:
-    """Print the report and, if it failed, its diagnosis; True if it passed."""
+def run_kv_evaluate(
+    model: nn.Module, cases: list[TestCase], thorough: bool, file: str | None = None
+) -> bool:
+    """Print the report and, if it failed, its diagnosis; True if it passed.
+
+    With `file`, the report is written there too, as JSON.
+    """
     report = kv_evaluate(model, cases, thorough=thorough)
     print(report)
-    if not report.all_passed:
-        try:
-            print(f"  Diagnosis: {cache_bugs.diagnose(report)}")
-        except NotImplementedError:
-            print("  Diagnosis: something that it needs is not written yet.")
+    diagnosis = None if report.all_passed else diagnosed(report)
+    if diagnosis:
+        print(f"  Diagnosis: {diagnosis}")
+    write_json(file, report.as_dict() | {"diagnosis": diagnosis})
     return report.all_passed
+
+
+def diagnosed(report: Report) -> str:
+    try:
+        return str(cache_bugs.diagnose(report))
+    except NotImplementedError:
+        return "something that it needs is not written yet."
+
+
+def write_json(file: str | None, found: dict[str, Any]) -> None:
+    if file is not None:
+        Path(file).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def run_wild(model: nn.Module, args: argparse.Namespace) -> bool:
+    judgement = wild.judge_as_asked(model.to(choose_device(args.device)).eval(), args)
+    print(judgement)
+    write_json(args.json, judgement.as_dict())
+    return judgement.all_passed
 
 
 def run_benchmark(model: nn.Module) -> bool:
@@ -183,6 +244,15 @@ def run(args: argparse.Namespace) -> bool:
         raise ValueError(
             f"--thorough is for --mode kv_evaluate and --mode run; {args.mode} judges no cache."
         )
+    if args.json and args.mode not in ("kv_evaluate", "run"):
+        raise ValueError(f"--json writes the report of kv_evaluate; {args.mode} has none.")
+    wild.check_arguments(args)
+    finished = finished_model(args) if args.mode == "kv_evaluate" else None
+    if finished is not None and wild.is_of_the_library(finished):
+        return run_wild(finished, args)
+    if finished is not None:
+        finished = finished.to(choose_device(args.device)).eval()
+        return run_kv_evaluate(finished, [], args.thorough, args.json)
     cases = None
     if args.mode in ("evaluate", "kv_evaluate", "run"):
         cases = load_test_cases(args.test_cases)
@@ -191,7 +261,7 @@ def run(args: argparse.Namespace) -> bool:
     if args.mode in ("evaluate", "run"):
         passed.append(run_evaluate(model, cases))
     if args.mode in ("kv_evaluate", "run"):
-        passed.append(run_kv_evaluate(model, cases, args.thorough))
+        passed.append(run_kv_evaluate(model, cases, args.thorough, args.json))
     if args.mode in ("benchmark", "run"):
         passed.append(run_benchmark(model))
     if args.mode == "generate":

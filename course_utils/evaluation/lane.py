@@ -26,8 +26,8 @@ NUDGES, MOST_IN_VAIN = 6, 4
 class Lane:
     """A model as it came, in some dtype; each script is played on a copy that has played none."""
 
-    def __init__(self, model: nn.Module, tolerance: float, name: str):
-        self.model, self.tolerance, self.name = model, tolerance, name
+    def __init__(self, model: nn.Module, tolerance: float, name: str, eps: float | None = None):
+        self.model, self.tolerance, self.name, self.eps = model, tolerance, name, eps
         self.room = max_seq_len(model)
         self.texts = texts(vocab_size(model), self.room + SPARE)
         self.expected = Expected(copied(model))
@@ -109,7 +109,7 @@ class Lane:
             return False
         plain, generator = uncached(self.model, ids), torch.Generator().manual_seed(0)
         for _ in range(NUDGES):
-            other = uncached(nudged(self.model, generator), ids)
+            other = uncached(nudged(self.model, generator, self.eps), ids)
             if error <= MARGIN * (other.double() - plain.double()).abs().max().item():
                 return True
         self.in_vain += 1
@@ -202,14 +202,22 @@ def explain(error: Exception) -> str:
     return ": ".join([type(error).__name__, *lines[:1]])
 
 
-def lane_in(model: nn.Module, dtype: torch.dtype | None = None) -> Lane:
+def lane_in(
+    model: nn.Module, dtype: torch.dtype | None = None, tolerance: float | None = None
+) -> Lane:
     """A lane for a model in float64, or in `dtype`, with the tolerance that fits.
 
-    In float64 that is 1e-9. In any other dtype it is a multiple of what the model itself loses by
-    rounding: how far its uncached logits are from those in float64. Without float64 (MPS) it is
-    1e-3. Raises what the model raises in that dtype.
+    In float64 that is 1e-9, or `tolerance` for a model that computes in float32 whatever its dtype.
+    In any other dtype it is a multiple of what the model itself loses by rounding: how far its
+    uncached logits are from those in float64. Without float64 (MPS) it is 1e-3. Raises what the
+    model raises in that dtype.
     """
+    given = tolerance
     exact, tolerance = precise_copy(model)
+    if dtype is None and given is not None:
+        eps = torch.finfo(torch.float32).eps
+        name = str(next(exact.parameters()).dtype).removeprefix("torch.")
+        return Lane(exact, max(given, tolerance), name, eps)
     if dtype is None:
         return Lane(exact, tolerance, str(next(exact.parameters()).dtype).removeprefix("torch."))
     rounded = copied(model).eval()
@@ -222,12 +230,12 @@ def lane_in(model: nn.Module, dtype: torch.dtype | None = None) -> Lane:
 
 
 @torch.no_grad()
-def nudged(model: nn.Module, generator: torch.Generator) -> nn.Module:
-    """A copy whose weights are off by about a rounding each."""
+def nudged(model: nn.Module, generator: torch.Generator, eps: float | None = None) -> nn.Module:
+    """A copy whose weights are off by about a rounding each: `eps`, or that of their dtype."""
     other = copied(model)
     for weight in other.parameters():
         noise = torch.randn(weight.shape, generator=generator).to(weight)
-        weight.mul_(1 + torch.finfo(weight.dtype).eps * noise)
+        weight.mul_(1 + (eps or torch.finfo(weight.dtype).eps) * noise)
     return other
 
 

@@ -26,6 +26,8 @@ def copied(model: nn.Module, share_parameters: bool = False) -> nn.Module:
 
 
 def _copied(value: Any, known: dict[int, Any]) -> Any:
+    if type(value) in SAME:
+        return value
     if isinstance(value, dict | set) and not value:
         return copy.copy(value)
     try:
@@ -34,6 +36,7 @@ def _copied(value: Any, known: dict[int, Any]) -> Any:
         return value
 
 
+SAME = {int, float, bool, str, type(None), type, FunctionType}
 PLAIN = (int, float, str, tuple, type(None), type, FunctionType, torch.dtype, torch.device)
 
 
@@ -74,7 +77,7 @@ def refuse_missing_rows(model: nn.Module) -> None:
 
     def look(table: nn.Embedding, inputs: tuple[Tensor, ...]) -> None:
         for ids in inputs:
-            if ids.numel() == 0 or isinstance(ids, FakeTensor):
+            if not isinstance(ids, Tensor) or ids.numel() == 0 or isinstance(ids, FakeTensor):
                 continue
             low, high = ids.aminmax()
             if low < 0 or high >= table.num_embeddings:

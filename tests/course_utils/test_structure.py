@@ -20,7 +20,7 @@ ORDER = [
     "counting",
     "benchmark",
 ]
-CHAPTERS = ["speed", "flash", "smaller", "serving", "parallel", "gpt2"]
+CHAPTERS = ["speed", "flash", "smaller", "serving", "parallel", "gpt2", "wild"]
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -49,7 +49,10 @@ def imports(path):
 
 
 def chapter_of(room):
-    """The position of a room's chapter in the course; 0 for what belongs to none."""
+    """The position of a room's chapter in the course; 0 for what belongs to none, but the command
+    line: that comes last."""
+    if room == "__main__":
+        return len(CHAPTERS)
     parts = room.split(".")
     return CHAPTERS.index(parts[1]) + 1 if parts[0] == "going_further" and parts[1:] else 0
 

@@ -1,0 +1,103 @@
+"""The survey of caches in the wild: its rows, its limits, and going on."""
+
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from benchmarks import wild as survey
+from course_utils.going_further import wild
+from course_utils.going_further.wild.library import library
+
+
+@pytest.fixture
+def asked(tmp_path):
+    """What a run is asked for: two types, with their own caches."""
+    return SimpleNamespace(
+        out=tmp_path / "wild.csv",
+        types=["llama", "gpt2"],
+        caches=["own"],
+        again=False,
+        full=False,
+        jobs=1,
+        seconds=1,
+        gigabytes=1,
+    )
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """The pairs of type and cache that were judged; the judgement itself is left out."""
+    found = []
+
+    def pretend(name, cache, seconds, gigabytes, full):
+        found.append((name, cache))
+        row = {"type": name, "cache": cache, "verdict": "right", "seconds": 0.1}
+        return row | {"transformers": library().__version__}
+
+    monkeypatch.setattr(survey, "in_a_process", pretend)
+    return found
+
+
+def test_a_run_that_was_stopped_goes_on(asked, judged):
+    asked.types = ["llama"]
+    survey.survey(asked)
+    asked.types = ["llama", "gpt2"]
+    table = survey.survey(asked)
+    assert judged == [("llama", "own"), ("gpt2", "own")]
+    assert list(table["type"]) == ["gpt2", "llama"]
+    assert pd.read_csv(asked.out)["verdict"].tolist() == ["right", "right"]
+
+
+def test_another_version_of_transformers_is_judged_again(asked, judged):
+    survey.survey(asked)
+    table = pd.read_csv(asked.out)
+    table["transformers"] = "4.0.0"
+    table.to_csv(asked.out, index=False)
+    survey.survey(asked)
+    assert len(judged) == 4
+    assert len(pd.read_csv(asked.out)) == 2
+
+
+def test_again_judges_what_is_there(asked, judged):
+    survey.survey(asked)
+    asked.again = True
+    survey.survey(asked)
+    assert len(judged) == 4
+
+
+def test_a_type_without_a_cache_says_so():
+    row = survey.survey_one("openai-gpt", "own")
+    assert row["verdict"] == "no cache"
+    assert "its forward takes none" in row["why"]
+
+
+def test_what_cannot_be_made_says_why(monkeypatch):
+    def fail(name):
+        raise ImportError("it needs another package")
+
+    monkeypatch.setattr(survey.wild, "small_model", fail)
+    row = survey.survey_one("llama", "own")
+    assert (row["verdict"], row["why"]) == ("not made", "ImportError: it needs another package")
+
+
+def test_a_kind_of_cache_that_a_type_cannot_have_is_not_offered():
+    row = survey.survey_one("mistral", "fp8")
+    assert row["verdict"] == "not offered"
+    assert "full attention" in row["why"]
+
+
+def test_a_model_that_looks_ahead_is_unfit(monkeypatch):
+    model = wild.small_model("bert")
+    model.config.is_decoder = False
+    for module in model.modules():
+        module.is_decoder = module.is_causal = False
+    monkeypatch.setattr(survey.wild, "small_model", lambda name: model)
+    row = survey.survey_one("bert", "own")
+    assert row["verdict"] in ("unfit", "no cache")
+
+
+def test_a_process_that_takes_too_long_is_ended():
+    row = survey.in_a_process("llama", "own", seconds=0.01, gigabytes=6)
+    assert row["verdict"] == "limit"
+    assert "over 0 seconds" in row["why"]
