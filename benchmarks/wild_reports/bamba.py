@@ -5,8 +5,8 @@ loop of one's own, the logits are wrong from the first cached token on. `generat
 the positions.
 
 Cause: in modeling_bamba.py, `BambaModel.forward` makes `position_ids` with
-`torch.arange(hidden_states.shape[1])`, without adding `past_key_values.get_seq_length()`. Nearly all
-other models of the library add it; falcon_h1, whose code is near, does.
+`torch.arange(hidden_states.shape[1])`, without adding `past_key_values.get_seq_length()`. Nearly
+all other models of the library add it; falcon_h1, whose code is close to it, does.
 """
 
 import sys
@@ -38,7 +38,5 @@ with torch.no_grad():
     said = {"position_ids": torch.tensor([[7]])}
     told = model(ids[:, 7:], past_key_values=past, use_cache=True, **said).logits[:, -1]
 error, error_told = ((some - plain).abs().max().item() for some in (last, told))
-print(
-    f"token 8 with a cache: the logits differ by {error:.2g}; told its position, by {error_told:.2g}"
-)
+print(f"token 8 with a cache: the logits differ by {error:.2g}; by {error_told:.2g} if it is told")
 sys.exit(error > 1e-4)
