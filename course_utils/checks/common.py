@@ -50,7 +50,7 @@ def verdict(check: Callable[..., str]) -> Callable[..., str]:
 WIDTH = 95  # characters of a line of a verdict, so that none is broken within a word
 STUB = "Your turn: "  # how the error of an exercise that is not begun starts
 LIBRARY = str(Path(linecache.__file__).parent)
-NOT_THEIRS = {"course_utils", "torch", "numpy", "transformers"}  # packages whose lines are not a student's
+NOT_THEIRS = {"course_utils", "torch", "numpy", "transformers"}  # lines of no student
 ADVICE = {
     "unary ~: 'NoneType'": "mask may be None: nothing is hidden then",
     "Boolean value of": "a tensor is neither true nor false: ask whether it `is not None`",
