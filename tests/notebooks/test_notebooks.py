@@ -62,7 +62,7 @@ def letters(markdown):
 
 
 def test_there_are_notebooks_a_front_door_and_two_pages():
-    assert len(PATHS) == 12
+    assert len(PATHS) == 13
     assert [path.stem for path in PAGES] == ["00_start_here", "glossary", "notation"]
 
 
