@@ -113,7 +113,7 @@ def rolled_back(room: int) -> Iterator[Script]:
         yield [New(2), Feed(min(7, room - 1)), RollBack(keep), Feed(1, 1), *_more(room, keep + 1)]
     lengths = ((7, 3), (20, 16), (70, 64), (130, 100), (260, 256), (room - 11, room - 15))
     for length, keep in lengths:
-        if 0 < keep and length + 11 <= room:
+        if keep > 0 and length + 11 <= room:
             chunk = [Feed(12, 2), Feed(1), Feed(1)]
             yield [New(1), Feed(length), RollBack(keep), *chunk]
             yield [New(2), Feed(keep), *[Feed(1)] * 5, RollBack(keep), *chunk]

@@ -79,7 +79,19 @@ def _counted_only(kept: SimpleNamespace, length: int) -> None:
     kept.length = length
 
 
+def _asking_for_nothing(kept: SimpleNamespace, length: int) -> None:
+    try:
+        kept.past.crop(length - kept.length)
+    except RuntimeError as error:
+        raise NotImplementedError(str(error)) from None
+    kept.length = length
+
+
 WRONG = [
+    (
+        playing(_asking_for_nothing),
+        "Where nothing is to be taken back, there is nothing to do: `crop(0)` may be refused.",
+    ),
     (playing(_uncounted), "The adapter's own count, kept.length, has to follow."),
     (playing(_one_short), "`crop` keeps one token too many: -1 takes one away."),
     (playing(_one_more), "`crop` takes one token too many: -1 takes one away."),
@@ -91,6 +103,7 @@ FIRST = [
     Story(False, (5, -2, 3, -1)),
     Story(True, (3, -1, 1)),
     Story(True, (6, -1)),
+    Story(True, (6, 0)),
 ]
 
 
