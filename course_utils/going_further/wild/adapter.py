@@ -4,7 +4,6 @@ Shapes: B batch, Q new tokens, T columns so far, V words.
 """
 
 import contextlib
-import copy
 import inspect
 from dataclasses import dataclass
 from typing import Any
@@ -227,11 +226,16 @@ def positions_of(model: nn.Module) -> int | None:
 
 
 def without_an_end(model: nn.Module) -> None:
-    """Let `generate` go on to the number of tokens that it is asked for, with all words."""
-    config = getattr(model, "generation_config", None)
-    if config is None:
+    """Let `generate` go on to the number of tokens that it is asked for, and change no logits.
+
+    What a type asks for beyond that (no three words that were in the prompt, for instance) is not
+    about its cache.
+    """
+    own = getattr(model, "generation_config", None)
+    if own is None:
         return
-    config = model.generation_config = copy.copy(config)
+    start = {"bos_token_id": own.bos_token_id, "decoder_start_token_id": own.decoder_start_token_id}
+    config = model.generation_config = type(own)(**start)
     words = set(words_of(model).tolist())
     every = range(model.get_output_embeddings().weight.size(0)) if has_output(model) else ()
     config.eos_token_id = config.forced_eos_token_id = config.forced_bos_token_id = None

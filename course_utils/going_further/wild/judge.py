@@ -109,18 +109,22 @@ def judge(
     if not report.all_passed:
         mistake = named(report, model)
         found.mistake = f"{mistake.name}: {mistake.words}" if mistake else ""
-        found.right_if = right_if(model, measured, brief)
+        found.right_if = right_if(model, measured, report, brief)
     return found
 
 
-def right_if(model: Adapted, measured: Measured, brief: bool = False) -> str:
-    """The first other way of using the model in which its cache is right."""
-    plain = model.use
+def right_if(model: Adapted, measured: Measured, report: Report, brief: bool = False) -> str:
+    """The first other way of using the model in which all is right that has failed in the report.
+
+    What cannot be judged in that way is not right in it.
+    """
+    plain, failed = model.use, {result.name for result in report.others if result.problems}
     for words, change in OTHER_USES:
         model.use = replace(plain, **change)
         try:
             found = kv_evaluate(model, [], False, True, measured.tolerance, brief)
-            if found.all_passed:
+            judged = {result.name for result in found.others if not result.not_judged}
+            if found.all_passed and failed <= judged:
                 return words
         except Exception:
             continue
