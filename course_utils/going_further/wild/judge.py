@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...evaluation import Report, kv_evaluate
+from ...evaluation import Failure, Report, kv_evaluate, replay
 from .adapter import Adapted, Use, first_cache
 from .caches import KINDS
 from .library import from_folder, library
@@ -107,20 +107,33 @@ def judge(
     if not report.all_passed:
         mistake = named(report, model)
         found.mistake = f"{mistake.name}: {mistake.words}" if mistake else ""
-        found.right_if = right_if(model, measured)
+        found.right_if = right_if(model, measured, report.smallest)
     return found
 
 
-def right_if(model: Adapted, measured: Measured) -> str:
-    """The first other way of using the model in which its cache is right."""
+def right_if(model: Adapted, measured: Measured, smallest: Failure | None) -> str:
+    """The first other way of using the model in which its cache is right.
+
+    Most of them are ruled out by the `smallest` script that failed.
+    """
     plain = model.use
     for words, change in OTHER_USES:
         model.use = replace(plain, **change)
         try:
-            if kv_evaluate(model, [], stop=True, tolerance=measured.tolerance).all_passed:
+            if not fails_again(model, measured, smallest) and all_right(model, measured):
                 return words
         except Exception:
             continue
         finally:
             model.use = plain
     return ""
+
+
+def fails_again(model: Adapted, measured: Measured, smallest: Failure | None) -> bool:
+    if smallest is None or smallest.dtype or not smallest.replays:
+        return False
+    return replay(model, smallest.script, tolerance=measured.tolerance).problem is not None
+
+
+def all_right(model: Adapted, measured: Measured) -> bool:
+    return kv_evaluate(model, [], stop=True, tolerance=measured.tolerance).all_passed

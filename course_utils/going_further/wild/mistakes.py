@@ -80,14 +80,18 @@ def named(report: Report, model: Adapted) -> Mistake | None:
     None, too, where the library's own class and cache are wrong: then nothing right is there in
     which a mistake could be planted. A name is an extra: what fails on the way to it is not said.
     """
+    with contextlib.suppress(Exception):
+        played, plain = hardest_first(report), of_the_library(model.model)
+        if played and _is_right(Mistaken(model, plain), played[0]):
+            return next((some for some in MISTAKES if _is_it(some, model, plain, played)), None)
+    return None
+
+
+def hardest_first(report: Report) -> list[Any]:
+    """What was played, each script once: what failed first, and the short ones."""
     fed = (p for p in report.trial.played if p.given is None and not _generates(p.script))
     once = {(p.lane.name, repr(p.script)): p for p in fed}
-    hardest_first = sorted(once.values(), key=lambda p: (p.outcome.problem is None, len(p.script)))
-    with contextlib.suppress(Exception):
-        plain = of_the_library(model.model)
-        if hardest_first and _is_right(Mistaken(model, plain), hardest_first[0]):
-            return next((m for m in MISTAKES if _is_it(m, model, plain, hardest_first)), None)
-    return None
+    return sorted(once.values(), key=lambda p: (p.outcome.problem is None, len(p.script)))
 
 
 def _is_it(mistake: Mistake, model: Adapted, plain: nn.Module, played: list[Any]) -> bool:

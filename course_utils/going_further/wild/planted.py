@@ -109,23 +109,28 @@ def crop_by_fewer(fewer: int | None, kept: Kept) -> None:
 
 
 def crop_of_the_last_layer(kept: Kept) -> None:
-    layer = layers_of(kept.past)[-1]
-    right = layer.crop
-    layer.crop = lambda count: right(min(count + 1, 0))
+    def crop(count: int) -> None:
+        *most, last = attention.layers
+        for layer in most:
+            layer.crop(count)
+        last.crop(min(count + 1, 0))
+
+    attention = attention_of(kept.past)
+    attention.crop = crop
 
 
 def crop_uncounted(kept: Kept) -> None:
     """Layers that count their tokens take back all in the count, and one less in what they keep."""
-    for layer in layers_of(kept.past):
-        layer.crop = partial(_crop_uncounted, layer, layer.crop)
 
+    def crop(count: int) -> None:
+        for layer in attention.layers:
+            keys, values = layer.keys, layer.values
+            layer.crop(count)
+            end = keys.size(2) + count + 1
+            layer.keys, layer.values = keys[:, :, :end], values[:, :, :end]
 
-def _crop_uncounted(layer: Any, right: Callable, count: int) -> None:
-    before = (layer.keys, layer.values)
-    right(count)
-    if count < 0:
-        end = before[0].size(2) + count + 1
-        layer.keys, layer.values = (some[:, :, :end] for some in before)
+    attention = attention_of(kept.past)
+    attention.crop = crop
 
 
 def reorder_leaves_values(kept: Kept) -> None:
@@ -197,7 +202,7 @@ MISTAKES = (
     ),
     Mistake(
         "positions_from_zero",
-        "every call counts its positions from 0, whatever it is told",
+        "every call counts its positions from 0",
         partial(positions_from_zero, True),
     ),
     Mistake(
