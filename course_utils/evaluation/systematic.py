@@ -134,7 +134,8 @@ def _more(room: int, stored: int) -> Iterator[Feed]:
 
 
 def reordered(room: int, truncate: bool) -> Iterator[Script]:
-    """Rows move, multiply and die, before single tokens, chunks and rollbacks; a beam search."""
+    """Rows move, multiply and die, before single tokens, chunks and rollbacks; a beam search, and
+    before it rows of one token each."""
     for length, orders in ((3, ORDERS), (17, ORDERS[:3]), (130, ORDERS[:1])):
         for order in orders if length + 8 <= room else ():
             rows = max(2, max(order) + 1)
@@ -147,7 +148,8 @@ def reordered(room: int, truncate: bool) -> Iterator[Script]:
                 yield [New(rows), Feed(length), RollBack(length - 1), Reorder(order), Feed(2)]
     steps = zip(range(min(room - 2, BEAM_STEPS)), cycle(BEAMS), strict=False)
     beams = [step for _, order in steps for step in (Feed(1), Reorder(order))]
-    yield [New(), Feed(1), Reorder((0, 0, 0)), *beams, Feed(1)]
+    begin = [New(3), Feed(1), Reorder((2, 0, 1)), Feed(1), New(), Feed(1), Reorder((0, 0, 0))]
+    yield [*begin, *beams, Feed(1)]
 
 
 def alike(room: int) -> Iterator[Script]:

@@ -256,7 +256,22 @@ def has_output(model: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def first_cache(model: Adapted) -> str:
-    """The class of what is kept of a token. Raises NoCache if nothing is."""
+def first_past(model: Adapted) -> Any:
+    """What is kept of a token. Raises NoCache if nothing is, and what the model raises."""
     ids = torch.zeros(1, 1, dtype=torch.long, device=next(model.parameters()).device)
-    return name_of(model(ids, use_cache=True)[1].past)
+    return model(ids, use_cache=True)[1].past
+
+
+def first_cache(model: Adapted) -> str:
+    """The class of what is kept of a token. Raises NoCache if nothing is.
+
+    Raises what the library raises if the model can't have such a cache; a first call that fails is
+    a matter for the judgement.
+    """
+    model.new()
+    try:
+        return name_of(first_past(model))
+    except NoCache:
+        raise
+    except Exception as error:
+        return f"unknown, as its first call raises {type(error).__name__}"

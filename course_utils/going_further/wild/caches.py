@@ -57,27 +57,34 @@ def new_past(kind: str, config: Any, room: int) -> Any:
 class Kept:
     """What the library keeps of some rows, and what the adapter must know beside it.
 
-    `length` columns were fed; `seen` (B, T) is 0 where a column means nothing, or None.
+    `length` columns were fed to `rows` rows; `seen` (B, T) is 0 where a column means nothing, or
+    None.
     """
 
     def __init__(self, model: nn.Module, past: Any, seen: Tensor | None = None):
         self.model, self.past, self.seen = model, past, seen
         self.length = 0
+        self.rows: int | None = None
 
     def truncate(self, length: int) -> None:
         """Forget all positions from `length` on, by the library's `crop`."""
         why = why_not_cropped(self.past)
         if why:
             raise NotImplementedError(why)
+        if length < self.length:
+            self.crop(self.length - length)
+        self.length = length
+        if self.seen is not None:
+            self.seen = self.seen[:, :length]
+
+    def crop(self, tokens: int) -> None:
+        """Take back the last `tokens`."""
         try:
-            self.past.crop(length - self.length)
+            self.past.crop(-tokens)
         except RuntimeError as error:
             if "not support" in str(error):
                 raise NotImplementedError(str(error)) from None
             raise
-        self.length = length
-        if self.seen is not None:
-            self.seen = self.seen[:, :length]
 
     def reorder(self, rows: Tensor) -> None:
         """Row i becomes what row rows[i] was; `rows` (N,).
@@ -101,9 +108,6 @@ class Kept:
         if own is None or not same_number:
             raise NotImplementedError(f"{name_of(self.past)} has no {method}")
         self.past = own(self.past, rows)
-
-    rows: int | None = None
-
 
 def layers_of(past: Any) -> list[Any]:
     """The parts of a cache, one for each layer; none for what is no Cache of the library."""

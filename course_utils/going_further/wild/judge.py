@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...evaluation import Report, kv_evaluate
+from ...evaluation import Failure, Report, kv_evaluate, replay
 from .adapter import Adapted, Use, first_cache
 from .caches import KINDS
 from .library import from_folder, library
@@ -116,12 +116,15 @@ def judge(
 def right_if(model: Adapted, measured: Measured, report: Report, brief: bool = False) -> str:
     """The first other way of using the model in which all is right that has failed in the report.
 
-    What cannot be judged in that way is not right in it.
+    What cannot be judged in that way is not right in it. Most ways are ruled out by the smallest
+    script that failed.
     """
     plain, failed = model.use, {result.name for result in report.others if result.problems}
     for words, change in OTHER_USES:
         model.use = replace(plain, **change)
         try:
+            if fails_again(model, measured, report.smallest):
+                continue
             found = kv_evaluate(model, [], False, True, measured.tolerance, brief)
             judged = {result.name for result in found.others if not result.not_judged}
             if found.all_passed and failed <= judged:
@@ -131,3 +134,10 @@ def right_if(model: Adapted, measured: Measured, report: Report, brief: bool = F
         finally:
             model.use = plain
     return ""
+
+
+def fails_again(model: Adapted, measured: Measured, smallest: Failure | None) -> bool:
+    """Does the smallest script that failed do so in this use, too? False if it can't be replayed."""
+    if smallest is None or smallest.dtype or not smallest.replays:
+        return False
+    return replay(model, smallest.script, tolerance=measured.tolerance).problem is not None

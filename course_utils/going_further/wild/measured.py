@@ -107,7 +107,8 @@ def measured(model: Adapted) -> Measured:
     ids = on_device(texts(len(model.words), model.room)[:, 0], exact)
     with Rounding() as seen:
         logits = uncached(exact, ids)
-        exact(ids[:2, :2], use_cache=True)
+        with contextlib.suppress(Exception):
+            exact(ids[:2, :2], use_cache=True)
         padding_error(exact, ids)
     if not torch.isfinite(logits).all():
         raise FloatingPointError("without a cache its logits are NaN or infinite")

@@ -1,42 +1,32 @@
-"""Mistakes that caches of the library have had, planted in a right one: is a wrong one among them?
+"""Is a wrong cache one of the known mistakes? (chapter 13)
 
-A mistake is named only if the model with the library's own cache and that mistake gives the same
-logits, or the same exceptions, in every script that was played without `generate`.
+A mistake is named only if the model of the library, with the same weights, the library's own cache
+and that mistake, gives the same logits, or the same exceptions, in every script that was played
+without `generate`. So it does not matter what the judged class is called and where it comes from.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from types import MethodType
+import contextlib
+import copy
+from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ...cache_bugs.diagnosis import _alike
-from ...evaluation import Generate, Report, Script, copied, lane_in
-from .adapter import Adapted, first_cache
+from ...evaluation import Generate, Report, Script, lane_in
+from .adapter import Adapted, first_past
 from .caches import Kept, layers_of
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """What is wrong, in words, and how it is planted in what a model keeps."""
-
-    name: str
-    words: str
-    plant: Callable[[Kept], None]
+from .library import causal_types, class_of, library, module
+from .planted import MISTAKES, Mistake
 
 
 class Mistaken(Adapted):
     """A model of the library with a right cache, and one mistake in it, or none."""
 
-    def __init__(self, judged: Adapted, mistake: Mistake | None = None):
+    def __init__(self, judged: Adapted, plain: nn.Module, mistake: Mistake | None = None):
         cache = judged.use.cache
-        if cache == "own":
-            cache = "static" if "Static" in first_cache(judged) else "dynamic"
-        super().__init__(
-            of_the_library(judged.model), replace(judged.use, cache=cache), judged.room
-        )
+        cache = like_its_own(judged) if cache == "own" else cache
+        super().__init__(plain, replace(judged.use, cache=cache), judged.room)
         self.mistake, self.pads, self.exact = mistake, judged.pads, judged.exact
 
     def new(self, seen: Tensor | None = None) -> Kept:
@@ -49,35 +39,68 @@ class Mistaken(Adapted):
         said = super().told(kept, input_ids)
         return getattr(kept, "says", lambda _, same: same)(input_ids, said)
 
+    def fed(self, kept: Kept, input_ids: Tensor) -> Tensor:
+        with getattr(kept, "calls", contextlib.nullcontext)():
+            return super().fed(kept, input_ids)
+
+
+def like_its_own(judged: Adapted) -> str:
+    """The kind of the library's cache that is most like the one that a model makes."""
+    found, layers = module("cache_utils"), layers_of(first_past(judged))
+    if any(isinstance(layer, found.StaticLayer) for layer in layers):
+        return "static"
+    if any(getattr(layer, "record_past", False) for layer in layers):
+        return "recording"
+    sliding = any(isinstance(layer, found.DynamicSlidingWindowLayer) for layer in layers)
+    grows = bool(layers) and all(isinstance(layer, found.DynamicLayer) for layer in layers)
+    return "growing" if grows and not sliding else "dynamic"
+
 
 def of_the_library(model: nn.Module) -> nn.Module:
-    """The model, without what a class outside the library has changed in it."""
-    own = (kind for kind in type(model).__mro__ if kind.__module__.startswith("transformers."))
-    plain = copied(model, share_parameters=True)
-    plain.__class__ = next(own)
-    return plain
+    """A model of the library's own class with these weights: of its type, or the one it extends.
+
+    Raises what the library raises if it has no such class, or the weights do not fit it.
+    """
+    causal = set(causal_types().values())
+    extended = (
+        kind
+        for kind in type(model).__mro__
+        if kind.__name__ in causal and getattr(library(), kind.__name__, None) is kind
+    )
+    kind = next(extended, None) or class_of(model.config.model_type)
+    plain = kind(copy.deepcopy(model.config))
+    plain.load_state_dict(model.state_dict())
+    weight = next(model.parameters())
+    return plain.to(weight.device, weight.dtype).eval()
 
 
 def named(report: Report, model: Adapted) -> Mistake | None:
     """The mistake that does the same in all that was played, or None.
 
     None, too, where the library's own class and cache are wrong: then nothing right is there in
-    which a mistake could be planted.
+    which a mistake could be planted. A name is an extra: what fails on the way to it is not said.
     """
+    with contextlib.suppress(Exception):
+        played, plain = hardest_first(report), of_the_library(model.model)
+        if played and _is_right(Mistaken(model, plain), played[0]):
+            return next((some for some in MISTAKES if _is_it(some, model, plain, played)), None)
+    return None
+
+
+def hardest_first(report: Report) -> list[Any]:
+    """What was played, each script once: what failed first, and the short ones."""
     fed = (p for p in report.trial.played if p.given is None and not _generates(p.script))
     once = {(p.lane.name, repr(p.script)): p for p in fed}
-    hardest_first = sorted(once.values(), key=lambda p: (p.outcome.problem is None, len(p.script)))
-    if not hardest_first or not _is_right(Mistaken(model), hardest_first[0]):
-        return None
-    for mistake in MISTAKES:
-        lanes: dict[str, Any] = {}
-        try:
-            wrong = Mistaken(model, mistake)
-            if all(_agrees(wrong, played, lanes) for played in hardest_first):
-                return mistake
-        except Exception:
-            continue
-    return None
+    return sorted(once.values(), key=lambda p: (p.outcome.problem is None, len(p.script)))
+
+
+def _is_it(mistake: Mistake, model: Adapted, plain: nn.Module, played: list[Any]) -> bool:
+    lanes: dict[str, Any] = {}
+    try:
+        wrong = Mistaken(model, plain, mistake)
+        return all(_agrees(wrong, some, lanes) for some in played)
+    except Exception:
+        return False
 
 
 def _generates(script: Script) -> bool:
@@ -98,76 +121,3 @@ def _agrees(wrong: Adapted, played: Any, lanes: dict[str, Any]) -> bool:
         lanes[lane.name] = lane_in(wrong, dtype, lane.tolerance)
     here = lanes[lane.name].play(played.script, None, len(played.script))
     return _alike(here, played.outcome, lane.tolerance * len(lane.direction))
-
-
-def _window_one_short(kept: Kept) -> None:
-    """A layer forgets the oldest token that its window still shows."""
-    sliding = [layer for layer in layers_of(kept.past) if hasattr(layer, "sliding_window")]
-    if not sliding:
-        raise NotImplementedError("it has no window")
-    for layer in sliding:
-        layer.sliding_window -= 1
-
-
-def _positions_from_zero(kept: Kept) -> None:
-    """Every call counts its positions from 0."""
-
-    def says(input_ids: Tensor, said: dict[str, Tensor]) -> dict[str, Tensor]:
-        positions = torch.arange(input_ids.size(1), device=input_ids.device)
-        return {**said, "position_ids": positions.expand_as(input_ids)}
-
-    kept.says = says
-
-
-def _padding_ignored(kept: Kept) -> None:
-    """After the first call, padding is looked at."""
-
-    def says(input_ids: Tensor, said: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: value for name, value in said.items() if name == "position_ids"}
-
-    kept.says = lambda input_ids, said: says(input_ids, said) if kept.length else said
-
-
-def _crop_keeps_one(kept: Kept) -> None:
-    """A rollback leaves a token too many in every layer, and counts right."""
-    for layer in layers_of(kept.past):
-        right = layer.crop
-        layer.crop = lambda count, right=right: right(min(count + 1, 0))
-
-
-def _reorder_leaves_values(kept: Kept) -> None:
-    """Rows are reordered in the keys only."""
-    for layer in layers_of(kept.past):
-
-        def reorder(layer: Any, rows: Tensor) -> None:
-            layer.keys = layer.keys[rows]
-            if len(rows) != layer.values.size(0):
-                layer.values = layer.values[torch.zeros_like(rows)]
-
-        layer.reorder_cache = layer.batch_select_indices = MethodType(reorder, layer)
-
-
-def _reorder_ignored(kept: Kept) -> None:
-    """Rows stay where they were."""
-    for layer in layers_of(kept.past):
-        layer.reorder_cache = lambda rows: None
-
-
-def _mask_one_short(kept: Kept) -> None:
-    """After the first call, a token does not see itself."""
-    past = kept.past
-    past.get_query_offset = lambda layer_idx=0: max(past.get_seq_length(layer_idx) - 1, 0)
-
-
-MISTAKES = tuple(
-    Mistake(plant.__name__.strip("_"), plant.__doc__.rstrip("."), plant)
-    for plant in (
-        _window_one_short,
-        _positions_from_zero,
-        _padding_ignored,
-        _crop_keeps_one,
-        _reorder_leaves_values,
-        _reorder_ignored,
-        _mask_one_short,
-    )
-)
