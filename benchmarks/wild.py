@@ -18,11 +18,17 @@ A row of the table is a type with a kind of cache. Its `verdict`:
     not offered     the type cannot have this kind of cache, by what the library says: `why`
     not made        no small model could be made: `why`
     limit           it took more time or memory than allowed
+
+`layers` is what the layers of the small model keep: full (keys and values of all tokens), window
+(of the latest), latent (of all tokens, made from one small vector for each), indexed (with keys of
+an index that chooses among them), compressed (several tokens in one), state (of a convolution or a
+recurrence).
 """
 
 import argparse
 import contextlib
 import multiprocessing
+import re
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -40,10 +46,17 @@ from course_utils.transformer import ROOT
 
 TABLE = ROOT / "data" / "wild.csv"
 COLUMNS = (
-    "type class cache keeps verdict judged failed not_judged script position error spread "
-    "tolerance float32 right_if why line seconds torch transformers"
+    "type class cache keeps layers verdict judged failed not_judged checks script position error "
+    "spread tolerance float32 pads mistake right_if why line seconds torch transformers"
 ).split()
 CACHES = ("own", "static")
+KINDS = (
+    ("window", r"Sliding|sliding|chunked"),
+    ("state", r"LinearAttention|linear_attention|conv|recurrent|xLSTM|\blist\b"),
+    ("indexed", r"Indexed|indexed_attention|Sparse|sparse"),
+    ("compressed", r"HCACache|CSACache|compressed"),
+    ("full", r"(Dynamic|Static|And(?:Static)?FullAttention)Layer|full_attention|Reformer"),
+)
 
 
 def survey_one(name: str, cache: str) -> dict[str, object]:
@@ -72,10 +85,21 @@ def survey_one(name: str, cache: str) -> dict[str, object]:
             return row | {"verdict": "not offered", "why": in_a_line(error)}
         return row | {"verdict": "unfit", "why": in_a_line(error)}
     try:
+        row["layers"] = kinds_of_layers(model, row["keeps"])
         line = f"adapted({name!r}, cache={cache!r})"
         return row | summary(wild.judge(adapted, name, cache, line=line))
     except wild.Unfit as error:
         return row | {"verdict": "unfit", "why": in_a_line(error)}
+
+
+def kinds_of_layers(model: torch.nn.Module, keeps: str) -> str:
+    """What the layers keep, by the classes of the cache and what the configuration says of each."""
+    config = model.config.get_text_config(decoder=True)
+    said = " ".join([keeps, *(getattr(config, "layer_types", None) or [])])
+    found = [kind for kind, pattern in KINDS if re.search(pattern, said)]
+    if "full" in found and getattr(config, "kv_lora_rank", None):
+        found[found.index("full")] = "latent"
+    return " + ".join(found)
 
 
 def works_uncached(model: torch.nn.Module) -> bool:
@@ -95,6 +119,8 @@ def summary(found: wild.Judgement) -> dict[str, object]:
         subjects[place].append(result.name + why)
     row = {name: "; ".join(names) for name, names in subjects.items()}
     row |= {"verdict": "right" if found.all_passed else "wrong", "right_if": found.right_if}
+    row |= {"checks": sum(result.checks for result in report.others)}
+    row |= {"pads": found.measured.pads, "mistake": found.mistake}
     row |= {"spread": found.measured.spread, "tolerance": report.tolerance}
     row |= {"float32": " ".join(found.measured.rounded)}
     if smallest is not None:
