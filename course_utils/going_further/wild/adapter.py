@@ -63,6 +63,8 @@ class Adapted(nn.Module):
         super().__init__()
         self.model, self.use = copied(model, share_parameters=True), use or Use()
         self.takes = parameters_of(type(model))
+        if "kwargs" in self.takes and not self.takes & set(KEPT_AS):
+            self.takes |= parameters_of(type(getattr(model, "base_model", model)))
         self.kept_as = next((name for name in KEPT_AS if name in self.takes), None)
         if self.kept_as is None:
             raise NoCache(f"{type(model).__name__} has no cache: its forward takes none.")
