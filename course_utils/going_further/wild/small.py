@@ -42,7 +42,7 @@ SIZES = (
         "dim_model decoder_hidden_size text_hidden_size out_hidden_size projection_dim "
         "lru_width projector_hidden_size encoder_hidden_size attention_hidden_size "
         "mm_hidden_size emb_dim pronunciation_embed_dim shape_embed_dim adapter_in_dim "
-        "adapter_out_dim adapter_input_size",
+        "adapter_out_dim adapter_input_size hidden_size_global",
     ),
     (
         48,
