@@ -1,4 +1,4 @@
-"""reformer: with a cache, LSH attention reads the states of row 0 for every row, and no padding mask.
+"""reformer: with a cache, LSH attention reads row 0 for every row, and ignores the padding mask.
 
 Seen with transformers 5.23.0. Once a prompt was longer than `lsh_attn_chunk_length`, each token
 that follows attends to states of the first row of the batch, whatever its own row is: a row's
