@@ -1,10 +1,11 @@
 """Caches in the wild: is the cache of each causal model type of `transformers` right?
 
     python benchmarks/wild.py [--types llama mistral ...] [--caches own static ...] [--jobs 2]
-                              [--again] [--seconds 600] [--gigabytes 6] [--out data/wild.csv]
+                              [--full] [--again] [--seconds 600] [--gigabytes 6]
+                              [--out data/wild.csv]
 
 Every type is made small, with drawn weights, and judged by `kv_evaluate` through the adapter of
-chapter 13, in a process of its own with limits of time and memory. What is in the table already, by
+chapter 13, by some scripts of every subject or, with `--full`, by all, in a process of its own with limits of time and memory. What is in the table already, by
 the same version of transformers, is not judged again, unless `--again`: a run that was stopped goes
 on. Nothing is downloaded.
 
@@ -59,7 +60,7 @@ KINDS = (
 )
 
 
-def survey_one(name: str, cache: str) -> dict[str, object]:
+def survey_one(name: str, cache: str, full: bool = False) -> dict[str, object]:
     """The row of a type and a kind of cache, without its seconds.
 
     A type that makes no cache of its own is given a dynamic one.
@@ -87,7 +88,7 @@ def survey_one(name: str, cache: str) -> dict[str, object]:
     try:
         row["layers"] = kinds_of_layers(model, row["keeps"])
         line = f"adapted({name!r}, cache={cache!r})"
-        return row | summary(wild.judge(adapted, name, cache, line=line))
+        return row | summary(wild.judge(adapted, name, cache, line=line, brief=not full))
     except wild.Unfit as error:
         return row | {"verdict": "unfit", "why": in_a_line(error)}
 
@@ -144,21 +145,23 @@ def limited(gigabytes: float) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
-def work(name: str, cache: str, gigabytes: float, pipe: Connection) -> None:
+def work(name: str, cache: str, gigabytes: float, full: bool, pipe: Connection) -> None:
     """What a process does: it sends the row of a type."""
     limited(gigabytes)
     torch.set_num_threads(1)
     try:
-        pipe.send(survey_one(name, cache))
+        pipe.send(survey_one(name, cache, full))
     except Exception as error:
         pipe.send({"type": name, "cache": cache, "verdict": "limit", "why": in_a_line(error)})
 
 
-def in_a_process(name: str, cache: str, seconds: float, gigabytes: float) -> dict[str, object]:
+def in_a_process(
+    name: str, cache: str, seconds: float, gigabytes: float, full: bool = False
+) -> dict[str, object]:
     """The row of a type, made by a process of its own."""
     start, row = time.perf_counter(), {"type": name, "cache": cache, "verdict": "limit"}
     here, there = CONTEXT.Pipe(duplex=False)
-    process = CONTEXT.Process(target=work, args=(name, cache, gigabytes, there))
+    process = CONTEXT.Process(target=work, args=(name, cache, gigabytes, full, there))
     process.start()
     there.close()
     try:
@@ -202,7 +205,7 @@ def survey(args: argparse.Namespace) -> pd.DataFrame:
 
     def one(some: tuple[str, str]) -> None:
         nonlocal table
-        row = in_a_process(*some, args.seconds, args.gigabytes)
+        row = in_a_process(*some, args.seconds, args.gigabytes, args.full)
         with lock:
             others = table[(table["type"] != some[0]) | (table["cache"] != some[1])]
             new = pd.DataFrame([row], columns=COLUMNS)
@@ -225,6 +228,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--again", action="store_true", help="judge what is in the table, too")
     parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--full", action="store_true", help="all scripts, not some of each kind")
     parser.add_argument("--gigabytes", type=float, default=6)
     parser.add_argument("--out", type=Path, default=TABLE)
     table = survey(parser.parse_args())

@@ -35,7 +35,9 @@ model = ProphetNetForCausalLM(config).eval()
 ids = torch.randint(3, 50, (1, 8))
 other = torch.cat([ids[:, :5], ids[:, 5:].flip(1)], dim=1)
 with torch.no_grad():
-    long, changed, short = (model(some, use_cache=False).logits for some in (ids, other, ids[:, :5]))
+    long, changed, short = (
+        model(some, use_cache=False).logits for some in (ids, other, ids[:, :5])
+    )
 error, by_content = ((long[:, :5] - some[:, :5]).abs().max().item() for some in (short, changed))
 print(f"5 tokens: by {error:.2g} others if 3 more follow; by {by_content:.2g} if those change")
 sys.exit(error > 1e-3)

@@ -58,6 +58,7 @@ def kv_evaluate(
     thorough: bool = False,
     stop: bool = False,
     tolerance: float | None = None,
+    brief: bool = False,
 ) -> Report:
     """Decide whether the model's KV cache is right.
 
@@ -67,11 +68,12 @@ def kv_evaluate(
     logits (to 1e-4); then what `systematic` holds; then scripts drawn by hypothesis, from a fixed
     seed, ten times as many if `thorough`. What a model does not offer is not judged. With `stop`,
     the first case or subject that fails is the last. `tolerance` is what float64 logits may differ
-    by instead of 1e-9, for a model that computes a part in float32 whatever its dtype.
+    by instead of 1e-9, for a model that computes a part in float32 whatever its dtype. If `brief`,
+    a few scripts of every subject are played: for many models, not for one that matters.
     """
     cases = load_test_cases() if cases is None else cases
     try:
-        trial = Trial(model, thorough, tolerance)
+        trial = Trial(model, thorough, tolerance, brief)
     except Exception as error:
         return _wrong_without_cache(cases, error)
     report = Report(TITLE, trial.main.tolerance, [], trial=trial)
@@ -91,7 +93,7 @@ def _subjects(trial: Trial, report: Report) -> Iterator[Result]:
     """All that is judged beside the test cases; another dtype only if all has passed so far."""
     yield from _by_subject(trial)
     drawn = Result("Drawn scripts", "1 row and more")
-    yield trial.draw(drawn, trial.main, NUM_SCRIPTS, 0, MOST_TOKENS)
+    yield trial.draw(drawn, trial.main, FEWER if trial.brief else NUM_SCRIPTS, 0, MOST_TOKENS)
     if not trial.repeats_draws:
         why = "`generate` does not draw the same tokens from the same seed"
         yield Result("Drawn tokens", "", not_judged=why)
@@ -100,7 +102,8 @@ def _subjects(trial: Trial, report: Report) -> Iterator[Result]:
     right_so_far = report.all_passed
     for dtype in _other_dtypes(trial):
         yield _in_dtype(trial, dtype, right_so_far)
-    yield _on_another_device(trial)
+    if not trial.brief:
+        yield _on_another_device(trial)
 
 
 def replay(
@@ -179,7 +182,8 @@ def _by_subject(trial: Trial) -> Iterator[Result]:
     result = Result("Filled to max_seq_len", f"1 x {room}")
     yield trial.judge(result, filled, trial.long_lane())
     blocks = Result("Around the ends of blocks", f"1 x up to {room}")
-    yield trial.judge(blocks, systematic.around_blocks(room, trial.thorough), trial.long_lane())
+    lengths = list(systematic.around_blocks(room, trial.thorough))
+    yield trial.judge(blocks, lengths, trial.long_lane())
 
 
 def _other_dtypes(trial: Trial) -> list[torch.dtype]:
@@ -200,7 +204,7 @@ def _in_dtype(trial: Trial, dtype: torch.dtype, right_so_far: bool) -> Result:
         result.not_judged = f"without a cache it fails there too ({type(error).__name__})"
         return result
     samples = systematic.samples(trial.offers, lane.room)
-    trial.judge(result, (script for script in samples if possible(script, lane.room)), lane)
+    trial.judge(result, [script for script in samples if possible(script, lane.room)], lane)
     return trial.draw(result, lane, FEWER, 1, SHORT)
 
 

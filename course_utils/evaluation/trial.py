@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ FIRST_LOOK = feeds(3, 1, 2)
 FIRST_USES = (feeds(1), feeds(1, 1), feeds(1, 2), feeds(2, 1, 1), FIRST_LOOK)
 MOST_REDUCTIONS = 100
 DRAWS, RUNS = 12, 4
+FEW = 7
 NOT_OFFERED = "it is not offered (NotImplementedError)"
 
 
@@ -34,8 +36,15 @@ class Played:
 class Trial:
     """All that is tried on one model."""
 
-    def __init__(self, model: nn.Module, thorough: bool, tolerance: float | None = None):
+    def __init__(
+        self,
+        model: nn.Module,
+        thorough: bool,
+        tolerance: float | None = None,
+        brief: bool = False,
+    ):
         self.model, self.thorough, self.tolerance = model, thorough, tolerance
+        self.brief = brief
         self.dtype = next(model.parameters()).dtype
         self.main = lane_in(model, tolerance=tolerance)
         self.played: list[Played] = []
@@ -85,8 +94,8 @@ class Trial:
         given: Tensor | None = None,
     ) -> Result:
         """Play scripts, named or not, and note in `result` what was wrong."""
-        named = scripts.items() if isinstance(scripts, dict) else ((None, s) for s in scripts)
-        for name, script in named:
+        named = scripts.items() if isinstance(scripts, dict) else [(None, s) for s in scripts]
+        for name, script in self.few(list(named)):
             outcome = self.play(lane or self.main, script, given)
             result.checks += outcome.offered or bool(outcome.heard)
             if outcome.problem is not None:
@@ -94,6 +103,10 @@ class Trial:
         if result.checks == 0:
             result.not_judged = NOT_OFFERED
         return result
+
+    def few(self, scripts: list[Any]) -> list[Any]:
+        """All of them; if it is to be brief, some from the first to the last."""
+        return scripts[:: max(len(scripts) // FEW, 1)] if self.brief else scripts
 
     def draw(self, result: Result, lane: Lane, number: int, seed: int, most: int) -> Result:
         """Look for a failing script among drawn ones, and then for the smallest of its kind."""

@@ -18,6 +18,7 @@ def asked(tmp_path):
         types=["llama", "gpt2"],
         caches=["own"],
         again=False,
+        full=False,
         jobs=1,
         seconds=1,
         gigabytes=1,
@@ -29,7 +30,7 @@ def judged(monkeypatch):
     """The pairs of type and cache that were judged; the judgement itself is left out."""
     found = []
 
-    def pretend(name, cache, seconds, gigabytes):
+    def pretend(name, cache, seconds, gigabytes, full):
         found.append((name, cache))
         row = {"type": name, "cache": cache, "verdict": "right", "seconds": 0.1}
         return row | {"transformers": library().__version__}

@@ -90,11 +90,13 @@ def judge(
     thorough: bool = False,
     stop: bool = False,
     line: str = "model",
+    brief: bool = False,
 ) -> Judgement:
     """Judge the cache of a model of the library as `kv_evaluate` judges the course's.
 
     If it fails, other ways of using it are tried: are they all right? Raises ValueError for a kind
-    of cache that the model cannot have; NoCache if it has none; Unfit if it can't be judged.
+    of cache that the model cannot have; NoCache if it has none; Unfit if it can't be judged. With
+    `brief`, as `kv_evaluate` has it.
     """
     if cache not in KINDS:
         raise ValueError(f"--cache {cache}: expected one of {', '.join(KINDS)}.")
@@ -102,22 +104,23 @@ def judge(
     kept = first_cache(model)
     measured = measure(model)
     model.pads = measured.pads
-    report = kv_evaluate(model, [], thorough, stop, measured.tolerance)
+    report = kv_evaluate(model, [], thorough, stop, measured.tolerance, brief)
     found = Judgement(name or type(model.model).__name__, model, kept, measured, report, line=line)
     if not report.all_passed:
         mistake = named(report, model)
         found.mistake = f"{mistake.name}: {mistake.words}" if mistake else ""
-        found.right_if = right_if(model, measured)
+        found.right_if = right_if(model, measured, brief)
     return found
 
 
-def right_if(model: Adapted, measured: Measured) -> str:
+def right_if(model: Adapted, measured: Measured, brief: bool = False) -> str:
     """The first other way of using the model in which its cache is right."""
     plain = model.use
     for words, change in OTHER_USES:
         model.use = replace(plain, **change)
         try:
-            if kv_evaluate(model, [], stop=True, tolerance=measured.tolerance).all_passed:
+            found = kv_evaluate(model, [], False, True, measured.tolerance, brief)
+            if found.all_passed:
                 return words
         except Exception:
             continue
