@@ -5,8 +5,8 @@
                               [--out data/wild.csv]
 
 Every type is made small, with drawn weights, and judged by `kv_evaluate` through the adapter of
-chapter 13, by some scripts of every subject or, with `--full`, by all. Each runs in a process of its
-own with limits of time and memory. What is in the table already, by the same version of
+chapter 13, by some scripts of every subject or, with `--full`, by all. Each runs in a process of
+its own with limits of time and memory. What is in the table already, by the same version of
 transformers, is not judged again, unless `--again`: a run that was stopped goes on. Nothing is
 downloaded.
 
