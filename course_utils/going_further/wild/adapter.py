@@ -25,6 +25,14 @@ KEPT_AS = (
     "cache",
 )
 
+# What a model's own settings may let `generate` avoid, prefer or search.
+CHOICES = (
+    "no_repeat_ngram_size encoder_no_repeat_ngram_size repetition_penalty "
+    "encoder_repetition_penalty bad_words_ids sequence_bias guidance_scale num_beams min_length "
+    "min_new_tokens exponential_decay_length_penalty watermarking_config penalty_alpha "
+    "begin_suppress_tokens"
+).split()
+
 
 class NoCache(ValueError):
     """A type that keeps nothing: there is no cache to judge."""
@@ -229,7 +237,7 @@ def positions_of(model: nn.Module) -> int | None:
 
 
 def without_an_end(model: nn.Module) -> None:
-    """Let `generate` go on to the number of tokens that it is asked for, with all words."""
+    """Let `generate` go on to the number of tokens that it is asked for, by the logits alone."""
     config = getattr(model, "generation_config", None)
     if config is None:
         return
@@ -239,7 +247,8 @@ def without_an_end(model: nn.Module) -> None:
     config.eos_token_id = config.forced_eos_token_id = config.forced_bos_token_id = None
     config.pad_token_id = 0
     config.suppress_tokens = [word for word in every if word not in words] or None
-    config.begin_suppress_tokens = None
+    for name in CHOICES:
+        setattr(config, name, None)
 
 
 def in_any_dtype(model: nn.Module) -> None:

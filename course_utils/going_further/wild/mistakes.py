@@ -62,12 +62,14 @@ def named(report: Report, model: Adapted) -> Mistake | None:
     """The mistake that does the same in all that was played, or None.
 
     None, too, where the library's own class and cache are wrong: then nothing right is there in
-    which a mistake could be planted.
+    which a mistake could be planted; and where only `generate` is.
     """
     fed = (p for p in report.trial.played if p.given is None and not _generates(p.script))
     once = {(p.lane.name, repr(p.script)): p for p in fed}
     hardest_first = sorted(once.values(), key=lambda p: (p.outcome.problem is None, len(p.script)))
-    if not hardest_first or not _is_right(Mistaken(model), hardest_first[0]):
+    if not hardest_first or hardest_first[0].outcome.problem is None:
+        return None
+    if not _is_right(Mistaken(model), hardest_first[0]):
         return None
     for mistake in MISTAKES:
         lanes: dict[str, Any] = {}

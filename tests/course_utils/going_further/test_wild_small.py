@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import torch
 
 from course_utils.going_further import wild
 from course_utils.going_further.wild.exceptions import EXCEPTIONS
@@ -36,3 +37,16 @@ def test_a_class_that_hands_its_cache_on_by_keyword_has_one():
     model = wild.Adapted(wild.small_model("evolla"))
     assert model.kept_as == "past_key_values"
     assert wild.first_cache(model) == "DynamicCache of DynamicLayer"
+
+
+def test_generate_follows_the_logits_alone():
+    """Blenderbot forbids three tokens in a row that the prompt has, others what was said before."""
+    model = wild.small_model("blenderbot")
+    model.generation_config.repetition_penalty = 5.0
+    adapted = wild.Adapted(model)
+    ids = torch.tensor([[3, 4, 5, 3, 4, 5, 3, 4]])
+    with torch.no_grad():
+        found = adapted.generate(ids, 12, temperature=0.0)
+        likeliest = adapted(found)[0].argmax(-1)
+    assert adapted.model.generation_config.encoder_no_repeat_ngram_size is None
+    assert torch.equal(found[:, 8:], likeliest[:, 7:-1])
