@@ -114,7 +114,8 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
         "hash_seed": 0,
         "num_buckets": 4,
     },
-    # Its checkpoints' configurations have the id, and `generate` reads it; the class has no field.
+    # Checkpoints have the id in their configuration, and `generate` reads it; the class has none.
+    "qwen2_5_omni_thinker": {"vision_start_token_id": 46},
     "qwen3_omni_moe_thinker": {"vision_start_token_id": 46},
     "qwen4_exp_text": {
         "indexer_n_heads": 2,
