@@ -1,4 +1,4 @@
-"""qwen2_vl and its family: `generate` leaves `rope_deltas` in the model; each cache then takes them.
+"""qwen2_vl and its family: `generate` leaves `rope_deltas` in the model; any cache then takes them.
 
 Seen with transformers 5.23.0. A cache of one row, then `generate` for two prompts, then the next
 token into the cache: RuntimeError. Text alone, no image. If the number of rows divides, nothing is
