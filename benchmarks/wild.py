@@ -1,12 +1,14 @@
 """Caches in the wild: is the cache of each causal model type of `transformers` right?
 
     python benchmarks/wild.py [--types llama mistral ...] [--caches own static ...] [--jobs 2]
-                              [--again] [--seconds 600] [--gigabytes 6] [--out data/wild.csv]
+                              [--full] [--again] [--seconds 600] [--gigabytes 6]
+                              [--out data/wild.csv]
 
 Every type is made small, with drawn weights, and judged by `kv_evaluate` through the adapter of
-chapter 13, in a process of its own with limits of time and memory. What is in the table already, by
-the same version of transformers, is not judged again, unless `--again`: a run that was stopped goes
-on. Nothing is downloaded.
+chapter 13, by some scripts of every subject or, with `--full`, by all. Each runs in a process of
+its own with limits of time and memory. What is in the table already, by the same version of
+transformers, is not judged again, unless `--again`: a run that was stopped goes on. Nothing is
+downloaded.
 
 A row of the table is a type with a kind of cache. Its `verdict`:
 
@@ -18,11 +20,17 @@ A row of the table is a type with a kind of cache. Its `verdict`:
     not offered     the type cannot have this kind of cache, by what the library says: `why`
     not made        no small model could be made: `why`
     limit           it took more time or memory than allowed
+
+`layers` is what the layers of the small model keep: full (keys and values of all tokens), window
+(of the latest), latent (of all tokens, made from one small vector for each), indexed (with keys of
+an index that chooses among them), compressed (several tokens in one), state (of a convolution or a
+recurrence).
 """
 
 import argparse
 import contextlib
 import multiprocessing
+import re
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -40,13 +48,20 @@ from course_utils.transformer import ROOT
 
 TABLE = ROOT / "data" / "wild.csv"
 COLUMNS = (
-    "type class cache keeps verdict judged failed not_judged script position error spread "
-    "tolerance float32 right_if why line seconds torch transformers"
+    "type class cache keeps layers verdict judged failed not_judged checks script position error "
+    "spread tolerance float32 pads mistake right_if why line seconds torch transformers"
 ).split()
 CACHES = ("own", "static")
+KINDS = (
+    ("window", r"Sliding|sliding|chunked"),
+    ("state", r"LinearAttention|linear_attention|conv|recurrent|xLSTM|\blist\b"),
+    ("indexed", r"Indexed|indexed_attention|Sparse|sparse"),
+    ("compressed", r"HCACache|CSACache|compressed"),
+    ("full", r"(Dynamic|Static|And(?:Static)?FullAttention)Layer|full_attention|Reformer"),
+)
 
 
-def survey_one(name: str, cache: str) -> dict[str, object]:
+def survey_one(name: str, cache: str, full: bool = False) -> dict[str, object]:
     """The row of a type and a kind of cache, without its seconds.
 
     A type that makes no cache of its own is given a dynamic one.
@@ -72,10 +87,21 @@ def survey_one(name: str, cache: str) -> dict[str, object]:
             return row | {"verdict": "not offered", "why": in_a_line(error)}
         return row | {"verdict": "unfit", "why": in_a_line(error)}
     try:
+        row["layers"] = kinds_of_layers(model, row["keeps"])
         line = f"adapted({name!r}, cache={cache!r})"
-        return row | summary(wild.judge(adapted, name, cache, line=line))
+        return row | summary(wild.judge(adapted, name, cache, line=line, brief=not full))
     except wild.Unfit as error:
         return row | {"verdict": "unfit", "why": in_a_line(error)}
+
+
+def kinds_of_layers(model: torch.nn.Module, keeps: str) -> str:
+    """What the layers keep, by the classes of the cache and what the configuration says of each."""
+    config = model.config.get_text_config(decoder=True)
+    said = " ".join([keeps, *(getattr(config, "layer_types", None) or [])])
+    found = [kind for kind, pattern in KINDS if re.search(pattern, said)]
+    if "full" in found and getattr(config, "kv_lora_rank", None):
+        found[found.index("full")] = "latent"
+    return " + ".join(found)
 
 
 def works_uncached(model: torch.nn.Module) -> bool:
@@ -95,6 +121,8 @@ def summary(found: wild.Judgement) -> dict[str, object]:
         subjects[place].append(result.name + why)
     row = {name: "; ".join(names) for name, names in subjects.items()}
     row |= {"verdict": "right" if found.all_passed else "wrong", "right_if": found.right_if}
+    row |= {"checks": sum(result.checks for result in report.others)}
+    row |= {"pads": found.measured.pads, "mistake": found.mistake}
     row |= {"spread": found.measured.spread, "tolerance": report.tolerance}
     row |= {"float32": " ".join(found.measured.rounded)}
     if smallest is not None:
@@ -118,21 +146,23 @@ def limited(gigabytes: float) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
-def work(name: str, cache: str, gigabytes: float, pipe: Connection) -> None:
+def work(name: str, cache: str, gigabytes: float, full: bool, pipe: Connection) -> None:
     """What a process does: it sends the row of a type."""
     limited(gigabytes)
     torch.set_num_threads(1)
     try:
-        pipe.send(survey_one(name, cache))
+        pipe.send(survey_one(name, cache, full))
     except Exception as error:
         pipe.send({"type": name, "cache": cache, "verdict": "limit", "why": in_a_line(error)})
 
 
-def in_a_process(name: str, cache: str, seconds: float, gigabytes: float) -> dict[str, object]:
+def in_a_process(
+    name: str, cache: str, seconds: float, gigabytes: float, full: bool = False
+) -> dict[str, object]:
     """The row of a type, made by a process of its own."""
     start, row = time.perf_counter(), {"type": name, "cache": cache, "verdict": "limit"}
     here, there = CONTEXT.Pipe(duplex=False)
-    process = CONTEXT.Process(target=work, args=(name, cache, gigabytes, there))
+    process = CONTEXT.Process(target=work, args=(name, cache, gigabytes, full, there))
     process.start()
     there.close()
     try:
@@ -176,7 +206,7 @@ def survey(args: argparse.Namespace) -> pd.DataFrame:
 
     def one(some: tuple[str, str]) -> None:
         nonlocal table
-        row = in_a_process(*some, args.seconds, args.gigabytes)
+        row = in_a_process(*some, args.seconds, args.gigabytes, args.full)
         with lock:
             others = table[(table["type"] != some[0]) | (table["cache"] != some[1])]
             new = pd.DataFrame([row], columns=COLUMNS)
@@ -199,6 +229,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--again", action="store_true", help="judge what is in the table, too")
     parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--full", action="store_true", help="all scripts, not some of each kind")
     parser.add_argument("--gigabytes", type=float, default=6)
     parser.add_argument("--out", type=Path, default=TABLE)
     table = survey(parser.parse_args())

@@ -1,4 +1,4 @@
-"""deepseek_v4: `crop` does not take back what was compressed.
+"""deepseek_v4: `crop` and `batch_select_indices` leave what was compressed as it was.
 
 Seen with transformers 5.23.0. Below the length of the window the cache says `is_croppable` and
 `crop(-n)` raises nothing; the tokens that follow get wrong logits. Assisted decoding crops after
@@ -51,9 +51,12 @@ right = torch.cat([ids[:, :4], ids[:, 7:]], dim=1)
 with torch.no_grad():
     plain = model(right, use_cache=False).logits
     past = model(torch.cat([ids[:, :4], other], dim=1), use_cache=True).past_key_values
-    print(f"is_croppable: {past.is_croppable}")
+    offered = past.is_croppable
     past.crop(-3)
     rest = model(ids[:, 7:], past_key_values=past, use_cache=True).logits
 error = (rest - plain[:, 4:]).abs().max().item()
-print(f"4 tokens, 3 guesses taken back, 5 tokens: the logits differ by {error:.2g}")
+print(
+    f"is_croppable: {offered}; 4 tokens, 3 guesses taken back, 5 tokens: "
+    f"the logits differ by {error:.2g}"
+)
 sys.exit(error > 1e-3)

@@ -29,11 +29,11 @@ past = QuantizedCache(backend="fp8", config=config)
 with torch.no_grad():
     model(torch.randint(50, (2, 6)), past_key_values=past, use_cache=True)
 failed = []
-print(f"is_croppable: {past.is_croppable}")
+offered = past.is_croppable
 for name, argument in (("crop", -2), ("batch_select_indices", torch.tensor([1, 0]))):
     try:
         getattr(past, name)(argument)
     except IndexError as error:
-        failed.append(name)
-        print(f"{name}: IndexError: {error}")
+        failed.append(f"{name}: IndexError: {error}")
+print(f"is_croppable: {offered}; {'; '.join(failed)}")
 sys.exit(bool(failed))

@@ -18,6 +18,7 @@ def asked(tmp_path):
         types=["llama", "gpt2"],
         caches=["own"],
         again=False,
+        full=False,
         jobs=1,
         seconds=1,
         gigabytes=1,
@@ -29,7 +30,7 @@ def judged(monkeypatch):
     """The pairs of type and cache that were judged; the judgement itself is left out."""
     found = []
 
-    def pretend(name, cache, seconds, gigabytes):
+    def pretend(name, cache, seconds, gigabytes, full):
         found.append((name, cache))
         row = {"type": name, "cache": cache, "verdict": "right", "seconds": 0.1}
         return row | {"transformers": library().__version__}
@@ -100,3 +101,21 @@ def test_a_process_that_takes_too_long_is_ended():
     row = survey.in_a_process("llama", "own", seconds=0.01, gigabytes=6)
     assert row["verdict"] == "limit"
     assert "over 0 seconds" in row["why"]
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("llama", "full"),
+        ("gemma2", "window + full"),
+        ("deepseek_v3", "latent"),
+        ("deepseek_v32", "indexed"),
+        ("mamba2", "state"),
+        ("falcon_h1", "state + full"),
+        ("lfm2", "state + full"),
+    ],
+)
+def test_the_kinds_of_layers(name, layers):
+    model = wild.small_model(name)
+    keeps = wild.first_cache(wild.Adapted(model))
+    assert survey.kinds_of_layers(model, keeps) == layers

@@ -24,6 +24,14 @@ KEPT_AS = (
     "cache",
 )
 
+# What a model's own settings may let `generate` avoid, prefer or search.
+CHOICES = (
+    "no_repeat_ngram_size encoder_no_repeat_ngram_size repetition_penalty "
+    "encoder_repetition_penalty bad_words_ids sequence_bias guidance_scale num_beams min_length "
+    "min_new_tokens exponential_decay_length_penalty watermarking_config penalty_alpha "
+    "begin_suppress_tokens"
+).split()
+
 
 class NoCache(ValueError):
     """A type that keeps nothing: there is no cache to judge."""
@@ -62,6 +70,8 @@ class Adapted(nn.Module):
         super().__init__()
         self.model, self.use = copied(model, share_parameters=True), use or Use()
         self.takes = parameters_of(type(model))
+        if "kwargs" in self.takes and not self.takes & set(KEPT_AS):
+            self.takes |= parameters_of(type(getattr(model, "base_model", model)))
         self.kept_as = next((name for name in KEPT_AS if name in self.takes), None)
         if self.kept_as is None:
             raise NoCache(f"{type(model).__name__} has no cache: its forward takes none.")
@@ -241,7 +251,6 @@ def without_an_end(model: nn.Module) -> None:
     config.eos_token_id = config.forced_eos_token_id = config.forced_bos_token_id = None
     config.pad_token_id = 0
     config.suppress_tokens = [word for word in every if word not in words] or None
-    config.begin_suppress_tokens = None
 
 
 def in_any_dtype(model: nn.Module) -> None:

@@ -109,6 +109,7 @@ class Kept:
             raise NotImplementedError(f"{name_of(self.past)} has no {method}")
         self.past = own(self.past, rows)
 
+
 def layers_of(past: Any) -> list[Any]:
     """The parts of a cache, one for each layer; none for what is no Cache of the library."""
     past = getattr(past, "self_attention_cache", past)

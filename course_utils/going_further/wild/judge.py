@@ -137,7 +137,7 @@ def right_if(model: Adapted, measured: Measured, report: Report, brief: bool = F
 
 
 def fails_again(model: Adapted, measured: Measured, smallest: Failure | None) -> bool:
-    """Does the smallest script that failed do so in this use, too? False if it can't be replayed."""
+    """Does the smallest script that failed do so in this use, too? False if there is none."""
     if smallest is None or smallest.dtype or not smallest.replays:
         return False
     return replay(model, smallest.script, tolerance=measured.tolerance).problem is not None

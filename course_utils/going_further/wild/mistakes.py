@@ -78,11 +78,13 @@ def named(report: Report, model: Adapted) -> Mistake | None:
     """The mistake that does the same in all that was played, or None.
 
     None, too, where the library's own class and cache are wrong: then nothing right is there in
-    which a mistake could be planted. A name is an extra: what fails on the way to it is not said.
+    which a mistake could be planted, and where only `generate` is. A name is an extra: what fails
+    on the way to it is not said.
     """
     with contextlib.suppress(Exception):
         played, plain = hardest_first(report), of_the_library(model.model)
-        if played and _is_right(Mistaken(model, plain), played[0]):
+        failed = bool(played) and played[0].outcome.problem is not None
+        if failed and _is_right(Mistaken(model, plain), played[0]):
             return next((some for some in MISTAKES if _is_it(some, model, plain, played)), None)
     return None
 

@@ -4,6 +4,7 @@ Nothing is downloaded. The numbers are found by the names of a configuration's f
 types share; what a type needs beyond that is in `exceptions`.
 """
 
+import copy
 import dataclasses
 import math
 from typing import Any
@@ -21,7 +22,8 @@ MOST_KINDS = 6
 SIZES = (
     (
         VOCAB,
-        "vocab_size n_vocab",
+        "vocab_size n_vocab vocab_size_per_layer_input shape_vocab_size pronunciation_vocab_size "
+        "encoder_hash_byte_group_vocab",
     ),
     (
         POSITIONS,
@@ -39,12 +41,14 @@ SIZES = (
         "hidden_size n_embd d_model dim embed_dim word_embed_proj_dim embedding_size "
         "dim_model decoder_hidden_size text_hidden_size out_hidden_size projection_dim "
         "lru_width projector_hidden_size encoder_hidden_size attention_hidden_size "
-        "mm_hidden_size",
+        "mm_hidden_size emb_dim pronunciation_embed_dim shape_embed_dim adapter_in_dim "
+        "adapter_out_dim adapter_input_size hidden_size_global",
     ),
     (
         48,
         "intermediate_size ffn_dim d_ff n_inner encoder_ffn_dim decoder_ffn_dim "
-        "ffn_hidden_size shared_expert_intermediate_size dim_ff mlp_dim ff_dim",
+        "ffn_hidden_size shared_expert_intermediate_size dim_ff mlp_dim ff_dim "
+        "dff d_inner",
     ),
     (
         16,
@@ -58,7 +62,8 @@ SIZES = (
         "head_dim v_head_dim qk_rope_head_dim qk_nope_head_dim qk_head_dim d_kv kv_channels "
         "state_size mamba_d_state ssm_state_size linear_key_head_dim linear_value_head_dim "
         "attention_head_dim dim_head global_head_dim swa_head_dim "
-        "swa_v_head_dim rotary_dim mamba_d_head mamba_headdim mamba_head_dim",
+        "swa_v_head_dim rotary_dim mamba_d_head mamba_headdim mamba_head_dim "
+        "linear_head_dim",
     ),
     (
         4,
@@ -67,7 +72,7 @@ SIZES = (
         "moe_num_experts num_moe_experts linear_num_value_heads linear_num_key_heads "
         "mamba_n_heads mamba_num_heads conv_kernel linear_conv_kernel_dim mamba_d_conv "
         "conv_kernel_size conv1d_width swa_num_attention_heads conv_L_cache "
-        "index_topk patch_size image_size",
+        "index_topk patch_size image_size linear_num_heads",
     ),
     (
         2,
@@ -136,7 +141,17 @@ def small_values(kind: type, layers: int | None = None) -> dict[str, Any]:
     for name, spec in getattr(kind, "sub_configs_defaults", {}).items():
         inner = spec.get_config_class(spec.model_type) if spec.model_type else spec.config_class
         found[name] = {"model_type": inner.model_type, **small_values(inner, layers)}
-    return found | EXCEPTIONS.get(kind.model_type, {})
+    return with_exceptions(found, copy.deepcopy(EXCEPTIONS.get(kind.model_type, {})))
+
+
+def with_exceptions(found: dict[str, Any], exceptions: dict[str, Any]) -> dict[str, Any]:
+    """Values with others in their place; where both are dictionaries, that holds inside, too."""
+    inside = {
+        name: with_exceptions(found[name], value)
+        for name, value in exceptions.items()
+        if isinstance(value, dict) and isinstance(found.get(name), dict)
+    }
+    return found | exceptions | inside
 
 
 def lists_of(kind: type) -> dict[str, list]:
