@@ -166,7 +166,8 @@ PLANTS = {
         "raw = key_states\n"
         f"        {ROTATED}\n"
         "        if past_key_values is not None:\n"
-        "            raw, value_states = past_key_values.update(raw, value_states, self.layer_idx)\n"
+        "            both = past_key_values.update(raw, value_states, self.layer_idx)\n"
+        "            raw, value_states = both\n"
         "            turn = cos[:, -1:], sin[:, -1:]\n"
         "            old = apply_rotary_pos_emb(raw, raw, *turn)[1][:, :, : -key_states.size(2)]\n"
         "            key_states = torch.cat([old, key_states], dim=2)",
