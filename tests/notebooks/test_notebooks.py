@@ -19,7 +19,7 @@ FRONT_DOOR = ROOT / "notebooks" / "00_start_here.ipynb"
 PATHS = [path for path in ALL if path.stem[:2].isdigit() and path != FRONT_DOOR]
 PAGES = [path for path in ALL if path not in PATHS]
 FOLDERS = ("speed", "flash", "smaller", "serving", "parallel", "gpt2", "wild")
-CHAPTERS = dict(zip(("07", "08", "09", "10", "11", "12"), FOLDERS, strict=True))
+CHAPTERS = dict(zip(("07", "08", "09", "10", "11", "12", "13"), FOLDERS, strict=True))
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 
 
