@@ -66,6 +66,7 @@ def errors(found: dict[str, Sequence[float]], window: int) -> Figure:
         ax.plot(np.maximum(values, 1e-9), label=name, **look)
     ax.axvline(window, **PLACE)
     ax.set_yscale("log")
+    ax.set_xticks(range(0, max(map(len, found.values())), 2))
     ax.set(xlabel="position", ylabel="largest error of a logit", title="Where the logits go wrong")
     name_lines(ax)
     return figure
