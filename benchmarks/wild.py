@@ -14,7 +14,8 @@ A row of the table is a type with a kind of cache. Its `verdict`:
 
     right           every subject that could be judged has passed
     wrong           some use of the cache gives other logits than the uncached pass; `script` is the
-                    smallest that does, `error` by how much, beside the `spread` of the logits
+                    smallest that does, `error` by how much, beside the `spread` of the logits; or
+                    no call with a cache works, where one without does: `why`
     unfit           the uncached pass is no measure: `why`
     no cache        the type keeps nothing
     not offered     the type cannot have this kind of cache, by what the library says: `why`
@@ -83,9 +84,9 @@ def survey_one(name: str, cache: str, full: bool = False) -> dict[str, object]:
             return row | {"verdict": "no cache", "why": in_a_line(error)}
         adapted, cache = given, "dynamic"
     except Exception as error:
-        if cache != "own" and works_uncached(model):
-            return row | {"verdict": "not offered", "why": in_a_line(error)}
-        return row | {"verdict": "unfit", "why": in_a_line(error)}
+        works = works_uncached(model)
+        verdict = "unfit" if not works else "wrong" if cache == "own" else "not offered"
+        return row | {"verdict": verdict, "why": in_a_line(error)}
     try:
         row["layers"] = kinds_of_layers(model, row["keeps"])
         line = f"adapted({name!r}, cache={cache!r})"

@@ -72,6 +72,12 @@ def test_a_type_without_a_cache_says_so():
     assert "its forward takes none" in row["why"]
 
 
+def test_a_type_that_works_without_a_cache_only_is_wrong():
+    row = survey.survey_one("blt", "own")
+    assert row["verdict"] == "wrong"
+    assert "num_hidden_layers" in row["why"]
+
+
 def test_what_cannot_be_made_says_why(monkeypatch):
     def fail(name):
         raise ImportError("it needs another package")
