@@ -69,11 +69,17 @@ def remade(model: nn.Module, module: ModuleType) -> nn.Module:
 NEW = "past_key_values = DynamicCache(config=self.config)"
 PAST = "past_seen_tokens = past_key_values.get_seq_length() if past_key_values is not None else 0"
 HERE = "inputs_embeds.device) + past_seen_tokens"
-UPDATE = "key_states, value_states = past_key_values.update(key_states, value_states, self.layer_idx)"
+KEPT = "past_key_values.update(key_states, value_states, self.layer_idx)"
+UNTURNED = "self.k_proj(hidden_states).view(hidden_shape).transpose(1, 2)"
+UPDATE = f"key_states, value_states = {KEPT}"
 ROTATED = "query_states, key_states = apply_rotary_pos_emb(query_states, key_states, cos, sin)"
 MASK_FUNCTION = "mask_function(\n            config=self.config,"
 MASKED = "        hidden_states = inputs_embeds\n"
-MASK = "            attention_mask=attention_mask,\n            past_key_values=past_key_values,\n            position_ids=position_ids,\n        )\n"  # noqa: E501
+MASK = """            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            position_ids=position_ids,
+        )
+"""
 CONV = """hidden_states = past_key_values.update_conv_state(
                     hidden_states, self.layer_idx, conv_kernel_size=self.conv_kernel_size
                 )"""
@@ -164,7 +170,7 @@ PLANTS = {
         "raw = key_states\n"
         f"        {ROTATED}\n"
         "        if past_key_values is not None:\n"
-        "            raw, value_states = past_key_values.update(raw, value_states, self.layer_idx)\n"
+        f"            raw, value_states = {KEPT.replace('key_states', 'raw')}\n"
         "            turn = cos[:, -1:], sin[:, -1:]\n"
         "            old = apply_rotary_pos_emb(raw, raw, *turn)[1][:, :, : -key_states.size(2)]\n"
         "            key_states = torch.cat([old, key_states], dim=2)",
@@ -191,7 +197,11 @@ PLANTS = {
         "llama", UPDATE, UPDATE + "\n            value_states = value_states.flip(1)"
     ),
     "the newest key not turned": Plant(
-        "llama", UPDATE, UPDATE.replace("(key_states,", "(self.k_proj(hidden_states).view(hidden_shape).transpose(1, 2),")
+        "llama",
+        UPDATE,
+        UPDATE.replace(
+            "(key_states,", "(self.k_proj(hidden_states).view(hidden_shape).transpose(1, 2),"
+        ),
     ),
     "values of the layer before": Plant(
         "llama", UPDATE, UPDATE + "\n            value_states = past_key_values.layers[0].values"
@@ -243,15 +253,15 @@ PLANTS = {
         NEW,
         OWN,
         own_layers(
-            WRITES.format(PLACES.format("torch.arange(key_states.shape[-2])") + "\n"
-                          "    places = places + (self.cumulative_length > 0)"),
+            WRITES.format(
+                PLACES.format("torch.arange(key_states.shape[-2])") + "\n"
+                "    places = places + (self.cumulative_length > 0)"
+            ),
             "StaticLayer",
             "74",
         ),
     ),
-    "window of the cache one short": Plant(
-        "mistral", NEW, window(-1), SHORTER, "window_one_short"
-    ),
+    "window of the cache one short": Plant("mistral", NEW, window(-1), SHORTER, "window_one_short"),
     "window of the mask one short": Plant(
         "mistral", MASK_FUNCTION, HANDED.format(-1), SHORTER, "window_mask_one_short"
     ),
@@ -278,5 +288,7 @@ PLANTS = {
         cache="growing",
     ),
     "state not handed on": Plant("mamba2", STORED, "pass"),
-    "state of the convolution not handed on": Plant("lfm2", CONV, CONV.removeprefix("hidden_states = ")),
+    "state of the convolution not handed on": Plant(
+        "lfm2", CONV, CONV.removeprefix("hidden_states = ")
+    ),
 }

@@ -86,7 +86,7 @@ def moved(new: FunctionType, old: FunctionType, kind: type) -> FunctionType:
 
 
 def judged(user: str, seed: int = 0) -> tuple[str, str]:
-    """"accepted" or "refused", and the first problem; "raised" if no report came of it."""
+    """ "accepted" or "refused", and the first problem; "raised" if no report came of it."""
     name, _, cache = user.partition(":")
     model = wild.adapted(name, FEWER.get(name), seed, cache or "own", ROOM)
     try:

@@ -56,6 +56,16 @@ def test_a_rollback_past_the_window_is_offered_where_the_past_is_kept():
     assert outcome.offered and outcome.problem is None
 
 
+@pytest.mark.parametrize("name", ["mistral", "lfm2"])
+def test_a_recorded_past_is_gone_after_a_rollback(name):
+    """The library's layers keep after `crop` what the next call needs: a second one is too much."""
+    lane = lane_in(small(name, cache="recording"), tolerance=1e-4)
+    begin = [New(1), Feed(14), RollBack(11), Feed(2, 1)]
+    assert not lane.play([*begin, RollBack(9), Feed(1)]).offered
+    outcome = lane.play([*begin, RollBack(12), Feed(1), Feed(2)])
+    assert outcome.offered and outcome.problem is None
+
+
 def with_layers(kind, layer_class, **arguments):
     """A class of the library's whose own cache has layers of this class."""
 

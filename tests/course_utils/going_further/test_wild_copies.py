@@ -1,4 +1,4 @@
-"""Wrong lines in a user's own copy of a modeling file: each is refused, and known ones are named."""
+"""Wrong lines in a user's own copy of a modeling file are refused, and known ones are named."""
 
 import pytest
 from copied_models import PLANTS, Plant

@@ -4,8 +4,8 @@ A sample, the same each time; `benchmarks/wild_mutants.py` tries all of them.
 """
 
 import pytest
-from mutated_library import LAYERS, LOUD, equivalent, replaced, verdict
 from mutants import sample
+from mutated_library import LAYERS, LOUD, equivalent, replaced, verdict
 
 from course_utils.going_further.wild import library
 
