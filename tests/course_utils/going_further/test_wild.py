@@ -37,6 +37,7 @@ def small(name, seed=0, **use):
     return wild.Adapted(wild.small_model(name, seed=seed), wild.Use(**use), room=40)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("name", RIGHT)
 def test_right_caches_are_not_accused(name, seed):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from course_utils.going_further import wild
-from course_utils.going_further.wild import judge, library
+from course_utils.going_further.wild import library
 
 SHORT = ("--mode", "kv_evaluate", "--max_seq_len", "8")
 
@@ -156,7 +156,7 @@ def test_a_type_that_cannot_be_made_small_says_so(cli, monkeypatch):
     def fails(*_):
         raise KeyError("its field")
 
-    monkeypatch.setattr(judge, "small_model", fails)
+    monkeypatch.setattr("course_utils.going_further.wild.command.model_of", fails)
     status, _, err = cli(*SHORT, "--transformers", "llama")
     assert status == 2
     assert "can't be made small; save a model of it" in err and "its field" in err
@@ -191,7 +191,10 @@ def test_no_wrong_use_ends_in_a_traceback(cli, seed):
     draw = random.Random(seed)
     names = draw.sample(list(OPTIONS), draw.randint(1, 4))
     flags = [flag for name in names for flag in (name, draw.choice(OPTIONS[name]))]
-    status, _, err = cli("--mode", "kv_evaluate", *flags, "--layers", "0")
+    try:
+        status, _, err = cli("--mode", "kv_evaluate", *flags, "--layers", "0")
+    except SystemExit as ended:  # argparse has said what is wrong, and ends the program
+        status, err = ended.code, "error: "
     assert status == 2, flags
     assert "error: " in err and "Traceback" not in err, (flags, err)
 
