@@ -126,11 +126,17 @@ def build_model(args: argparse.Namespace) -> nn.Module:
 def finished_model(args: argparse.Namespace) -> nn.Module | None:
     """The model of --transformers, or of a function in a file: it has its weights. None without."""
     if args.transformers:
-        return wild.model_of(args.transformers, args.layers)
+        return wild.model_as_asked(args)
     function = named(args.model) if args.model else None
     if not isinstance(function, FunctionType):
         return None
-    model = function()
+    try:
+        model = function()
+    except Exception as error:
+        raise ValueError(
+            f"--model {args.model}: called without arguments, the function raised "
+            f"{type(error).__name__}: {error}; expected that it returns a torch.nn.Module."
+        ) from error
     if not isinstance(model, nn.Module):
         raise ValueError(
             f"--model {args.model} returned {type(model).__name__}; expected a torch.nn.Module."

@@ -69,13 +69,17 @@ def remade(model: nn.Module, module: ModuleType) -> nn.Module:
 NEW = "past_key_values = DynamicCache(config=self.config)"
 PAST = "past_seen_tokens = past_key_values.get_seq_length() if past_key_values is not None else 0"
 HERE = "inputs_embeds.device) + past_seen_tokens"
-UPDATE = (
-    "key_states, value_states = past_key_values.update(key_states, value_states, self.layer_idx)"
-)
+KEPT = "past_key_values.update(key_states, value_states, self.layer_idx)"
+UNTURNED = "self.k_proj(hidden_states).view(hidden_shape).transpose(1, 2)"
+UPDATE = f"key_states, value_states = {KEPT}"
 ROTATED = "query_states, key_states = apply_rotary_pos_emb(query_states, key_states, cos, sin)"
 MASK_FUNCTION = "mask_function(\n            config=self.config,"
 MASKED = "        hidden_states = inputs_embeds\n"
-MASK = "            attention_mask=attention_mask,\n            past_key_values=past_key_values,\n            position_ids=position_ids,\n        )\n"  # noqa: E501
+MASK = """            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            position_ids=position_ids,
+        )
+"""
 CONV = """hidden_states = past_key_values.update_conv_state(
                     hidden_states, self.layer_idx, conv_kernel_size=self.conv_kernel_size
                 )"""
@@ -166,8 +170,7 @@ PLANTS = {
         "raw = key_states\n"
         f"        {ROTATED}\n"
         "        if past_key_values is not None:\n"
-        "            both = past_key_values.update(raw, value_states, self.layer_idx)\n"
-        "            raw, value_states = both\n"
+        f"            raw, value_states = {KEPT.replace('key_states', 'raw')}\n"
         "            turn = cos[:, -1:], sin[:, -1:]\n"
         "            old = apply_rotary_pos_emb(raw, raw, *turn)[1][:, :, : -key_states.size(2)]\n"
         "            key_states = torch.cat([old, key_states], dim=2)",

@@ -7,7 +7,7 @@
 
 from .adapter import Adapted, NoCache, Use, first_cache
 from .caches import KINDS, Kept, why_not_cropped
-from .command import add_arguments, check_arguments, judge_as_asked
+from .command import add_arguments, check_arguments, judge_as_asked, model_as_asked
 from .judge import Judgement, adapted, judge, model_of
 from .library import causal_types, is_of_the_library
 from .measured import Measured, Unfit, measure
@@ -31,6 +31,7 @@ __all__ = [
     "judge",
     "judge_as_asked",
     "measure",
+    "model_as_asked",
     "model_of",
     "small_config",
     "small_model",

@@ -74,7 +74,10 @@ class Adapted(nn.Module):
             self.takes |= parameters_of(type(getattr(model, "base_model", model)))
         self.kept_as = next((name for name in KEPT_AS if name in self.takes), None)
         if self.kept_as is None:
-            raise NoCache(f"{type(model).__name__} has no cache: its forward takes none.")
+            raise NoCache(
+                f"{type(model).__name__} has no cache: its forward takes none. There is nothing "
+                f"to judge; expected one that takes {KEPT_AS[0]}, or {', '.join(KEPT_AS[1:])}."
+            )
         room = min(room or ROOM, positions_of(model) or ROOM)
         self.words = words_of(model)
         self.token_embedding, self.pos_embedding = Rows(len(self.words)), Rows(room)

@@ -39,7 +39,7 @@ def new_past(kind: str, config: Any, room: int) -> Any:
         return None
     found = module("cache_utils")
     if kind in QUANTISED:
-        return found.QuantizedCache(backend=kind, config=config)
+        return quantised(kind, config)
     if kind == "static":
         return found.StaticCache(config=config, max_cache_len=room)
     if kind == "growing":
@@ -54,24 +54,37 @@ def new_past(kind: str, config: Any, room: int) -> Any:
     return past
 
 
+def quantised(kind: str, config: Any) -> Any:
+    try:
+        return module("cache_utils").QuantizedCache(backend=kind, config=config)
+    except (ImportError, ValueError) as error:
+        raise ValueError(
+            f"--cache {kind}: this model can't have it here ({error}). Expected another --cache, "
+            "such as static, or what this one needs."
+        ) from None
+
+
 class Kept:
     """What the library keeps of some rows, and what the adapter must know beside it.
 
     `length` columns were fed to `rows` rows; `seen` (B, T) is 0 where a column means nothing, or
-    None.
+    None. Nothing before column `floor` can be taken back any more.
     """
 
     def __init__(self, model: nn.Module, past: Any, seen: Tensor | None = None):
         self.model, self.past, self.seen = model, past, seen
-        self.length = 0
+        self.length = self.floor = 0
         self.rows: int | None = None
 
     def truncate(self, length: int) -> None:
         """Forget all positions from `length` on, by the library's `crop`."""
         why = why_not_cropped(self.past)
+        if length < self.floor:
+            why = "a layer that records its past keeps no more than it needs after it is cropped"
         if why:
             raise NotImplementedError(why)
         if length < self.length:
+            self.floor = length if any(map(forgets_when_cropped, layers_of(self.past))) else 0
             self.crop(self.length - length)
         self.length = length
         if self.seen is not None:
@@ -131,6 +144,14 @@ def why_not_cropped(past: Any) -> str:
         if not recording and (window is None or layer.get_seq_length() >= window):
             return f"{name} is cropped only where it was told to keep the past"
     return ""
+
+
+def forgets_when_cropped(layer: Any) -> bool:
+    """Does it record its past, and has more of it than its next call needs?"""
+    if not getattr(layer, "record_past", False):
+        return False
+    window = getattr(layer, "sliding_window", None)
+    return window is None or layer.get_seq_length() >= window
 
 
 def name_of(past: Any) -> str:

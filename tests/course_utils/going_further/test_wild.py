@@ -37,6 +37,7 @@ def small(name, seed=0, **use):
     return wild.Adapted(wild.small_model(name, seed=seed), wild.Use(**use), room=40)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("name", RIGHT)
 def test_right_caches_are_not_accused(name, seed):
@@ -53,6 +54,16 @@ def test_a_rollback_past_the_window_is_offered_where_the_past_is_kept():
     plain, recording = small("mistral"), small("mistral", cache="recording")
     assert not lane_in(plain, tolerance=1e-4).play(script).offered
     outcome = lane_in(recording, tolerance=1e-4).play(script)
+    assert outcome.offered and outcome.problem is None
+
+
+@pytest.mark.parametrize("name", ["mistral", "lfm2"])
+def test_a_recorded_past_is_gone_after_a_rollback(name):
+    """The library's layers keep after `crop` what the next call needs: a second one is too much."""
+    lane = lane_in(small(name, cache="recording"), tolerance=1e-4)
+    begin = [New(1), Feed(14), RollBack(11), Feed(2, 1)]
+    assert not lane.play([*begin, RollBack(9), Feed(1)]).offered
+    outcome = lane.play([*begin, RollBack(12), Feed(1), Feed(2)])
     assert outcome.offered and outcome.problem is None
 
 

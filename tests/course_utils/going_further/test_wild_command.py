@@ -1,6 +1,8 @@
 """The command line judges models of transformers, and models that a function returns."""
 
 import json
+import os
+import random
 import subprocess
 import sys
 
@@ -119,6 +121,12 @@ def test_the_report_of_an_ordinary_model_is_written(cli, files, tmp_path):
         (("--transformers", "llama", "--layers", "0"), "--layers is for --transformers"),
         (("--transformers", "llama", "--model", "x.py:x"), "name two models"),
         (("--transformers", "mistral", "--cache", "fp8"), "full attention"),
+        (("--transformers", "llama", "--cache", "hqq"), "Expected another --cache"),
+        (("--transformers", ""), "expected a model type, such as llama"),
+        (("--transformers", "llama", "--max_seq_len", "0"), "must be at least 1"),
+        (("--transformers", "llama", "--d_model", "4"), "is for the course's model"),
+        (("--transformers", "llama", "--json", "nowhere/x.json"), "no folder nowhere is there"),
+        (("--transformers", "llama", "--json", "."), "expected the name of a file"),
         (("--cache", "static"), "is for a model of transformers"),
         (("--mode", "benchmark", "--transformers", "llama"), "is for --mode kv_evaluate"),
         (("--mode", "recall", "--json", "x.json"), "recall has none"),
@@ -136,6 +144,61 @@ def test_a_folder_without_a_configuration_says_so(cli, tmp_path):
     assert "holds no config.json; expected what `save_pretrained` writes" in err
 
 
+@pytest.mark.parametrize("config", ["{nonsense", json.dumps({"model_type": "llama"})])
+def test_a_folder_that_cannot_be_loaded_says_so(cli, tmp_path, config):
+    (tmp_path / "config.json").write_text(config)
+    status, _, err = cli(*SHORT, "--transformers", tmp_path)
+    assert status == 2
+    assert "can't be loaded; expected what `save_pretrained` writes" in err
+
+
+def test_a_type_that_cannot_be_made_small_says_so(cli, monkeypatch):
+    def fails(*_):
+        raise KeyError("its field")
+
+    monkeypatch.setattr("course_utils.going_further.wild.command.model_of", fails)
+    status, _, err = cli(*SHORT, "--transformers", "llama")
+    assert status == 2
+    assert "can't be made small; save a model of it" in err and "its field" in err
+
+
+def test_a_report_that_cannot_be_written_is_noticed_before_the_judgement(cli, tmp_path):
+    file = tmp_path / "report.json"
+    file.write_text("old")
+    file.chmod(0o400)
+    if os.access(file, os.W_OK):
+        pytest.skip("this user may write everything")
+    status, out, err = cli(*SHORT, "--transformers", "llama", "--json", file)
+    assert status == 2 and not out
+    assert "can't be written" in err
+    assert file.read_text() == "old"
+
+
+OPTIONS = {
+    "--transformers": ["llama", "lama", "", ".", "t5", "openai-gpt"],
+    "--cache": ["static", "own", "fp8", "none"],
+    "--layers": ["0", "-1", "two"],
+    "--json": [".", "nowhere/x.json"],
+    "--max_seq_len": ["0", "-3", "x"],
+    "--model": ["x.py:x", "nothing"],
+    "--d_model": ["8"],
+}
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_no_wrong_use_ends_in_a_traceback(cli, seed):
+    """Options drawn at random, with one at least that is wrong."""
+    draw = random.Random(seed)
+    names = draw.sample(list(OPTIONS), draw.randint(1, 4))
+    flags = [flag for name in names for flag in (name, draw.choice(OPTIONS[name]))]
+    try:
+        status, _, err = cli("--mode", "kv_evaluate", *flags, "--layers", "0")
+    except SystemExit as ended:  # argparse has said what is wrong, and ends the program
+        status, err = ended.code, "error: "
+    assert status == 2, flags
+    assert "error: " in err and "Traceback" not in err, (flags, err)
+
+
 def test_it_says_how_to_install_what_is_missing(cli, monkeypatch):
     def missing(name):
         raise ImportError(f"No module named {name!r}")
@@ -147,6 +210,9 @@ def test_it_says_how_to_install_what_is_missing(cli, monkeypatch):
 
 
 def test_a_function_must_return_a_module_and_is_for_kv_evaluate(cli, tmp_path):
+    spec_of_none = a_file(tmp_path, "def mine(size):\n    return size\n")
+    status, _, err = cli(*SHORT, "--model", spec_of_none)
+    assert status == 2 and "called without arguments, the function raised TypeError" in err
     spec = a_file(tmp_path, "def mine():\n    return 3\n")
     assert "returned int; expected a torch.nn.Module" in cli(*SHORT, "--model", spec)[2]
     status, _, err = cli("--mode", "evaluate", "--model", spec)

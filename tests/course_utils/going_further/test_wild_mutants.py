@@ -13,7 +13,7 @@ OF_EACH = 6
 CASES = [(number, place) for number in range(len(LAYERS)) for place in range(OF_EACH)]
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(14)
 @pytest.mark.parametrize(("number", "place"), CASES)
 def test_a_small_mistake_in_a_layer_is_refused(number, place):
     """One that is accepted shows a gap in `kv_evaluate`, or belongs into the table of reasons."""
