@@ -213,6 +213,7 @@ def generations(room: int) -> Iterator[Script]:
     if room > 8:
         yield [Generate(2, 2), Generate(3, min(14, room - 3)), Generate(4, 2)]
         yield [New(), Feed(4), Generate(3, 4, 1), Feed(1), Feed(2)]
+        yield [New(), Feed(1), Generate(1, 2, 1, rows=2), Feed(1), Feed(2)]
         yield [Generate(most, new), New(), Feed(6), Feed(1)]
         yield [Generate(most, new), Generate(most, new, 3), Generate(most - 2, new, 1)]
     if room > 40:

@@ -24,14 +24,6 @@ KEPT_AS = (
     "cache",
 )
 
-# What a model's own settings may let `generate` avoid, prefer or search.
-CHOICES = (
-    "no_repeat_ngram_size encoder_no_repeat_ngram_size repetition_penalty "
-    "encoder_repetition_penalty bad_words_ids sequence_bias guidance_scale num_beams min_length "
-    "min_new_tokens exponential_decay_length_penalty watermarking_config penalty_alpha "
-    "begin_suppress_tokens"
-).split()
-
 
 class NoCache(ValueError):
     """A type that keeps nothing: there is no cache to judge."""
