@@ -4,10 +4,12 @@
 library's for the time of one judgement, of each small model that has the layer.
 """
 
+import ast
 import contextlib
 import csv
 import functools
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import CellType, FunctionType
@@ -22,6 +24,7 @@ from course_utils.going_further.wild.library import module
 ROOM = 24
 FEWER = {"llama": 1, "mistral": 1, "mamba2": 1}  # layers, of types that have one kind of them
 LOUD = {"name", "attribute", "call", "keyword argument"}  # most of these raise an error at once
+LINE = re.compile(r"line (\d+): ")
 EQUIVALENT = Path(__file__).resolve().parents[2] / "data" / "equivalent_layers.csv"
 
 
@@ -41,7 +44,20 @@ class Layer(NamedTuple):
         return inspect.getsource(self.kind)
 
     def mutants(self) -> list[Mutant]:
-        return list(mutants(self.source, [f"{self.name}.{some}" for some in self.methods.split()]))
+        """All but those in lines for devices that lack an operation, where a processor never gets."""
+        methods, never = (
+            [f"{self.name}.{some}" for some in self.methods.split()],
+            elsewhere(self.source),
+        )
+        found = mutants(self.source, methods)
+        return [some for some in found if int(LINE.match(some.what)[1]) not in never]
+
+
+def elsewhere(source: str) -> set[int]:
+    """The lines of the handlers of NotImplementedError."""
+    handlers = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ExceptHandler))
+    never = (h for h in handlers if h.type and ast.unparse(h.type) == "NotImplementedError")
+    return {line for h in never for line in range(h.lineno, h.end_lineno + 1)}
 
 
 SIZES = "get_mask_sizes get_seq_length"
