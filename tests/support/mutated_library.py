@@ -44,7 +44,7 @@ class Layer(NamedTuple):
         return inspect.getsource(self.kind)
 
     def mutants(self) -> list[Mutant]:
-        """All but those in lines for devices that lack an operation, where a processor never gets."""
+        """All but those in lines that a processor never reaches."""
         methods, never = (
             [f"{self.name}.{some}" for some in self.methods.split()],
             elsewhere(self.source),
