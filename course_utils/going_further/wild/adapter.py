@@ -164,6 +164,8 @@ class Adapted(nn.Module):
         """The library's own `generate`: the likeliest tokens if it is cold, drawn ones if not."""
         if not hasattr(self.model, "generate") or not self.model.can_generate():
             raise NotImplementedError("the model has no generate")
+        if type(self.model).generate.__module__.startswith("transformers.models."):
+            raise NotImplementedError("its type has a generate of its own, not for words alone")
         if self.use.cache not in ("own", "dynamic", "static") or self.use.singly:
             raise NotImplementedError("generate makes its own cache")
         if max_new_tokens == 0:
@@ -239,8 +241,8 @@ def without_an_end(model: nn.Module) -> None:
     own = getattr(model, "generation_config", None)
     if own is None:
         return
-    start = {"bos_token_id": own.bos_token_id, "decoder_start_token_id": own.decoder_start_token_id}
-    config = model.generation_config = type(own)(**start)
+    start = own.decoder_start_token_id or own.bos_token_id or 0
+    config = model.generation_config = type(own)(bos_token_id=start, decoder_start_token_id=start)
     words = set(words_of(model).tolist())
     every = range(model.get_output_embeddings().weight.size(0)) if has_output(model) else ()
     config.eos_token_id = config.forced_eos_token_id = config.forced_bos_token_id = None
