@@ -439,7 +439,7 @@ def test_ctrl_c_lets_the_task_end_in_its_own_way(folder, task, slow, status, las
 
 # Running the tests
 
-CHAPTERS = ("speed", "flash", "smaller", "serving", "parallel", "gpt2")
+CHAPTERS = ("speed", "flash", "smaller", "serving", "parallel", "gpt2", "wild")
 
 TIMED = ("code", "print(1)", ["nbval-ignore-output"], "1\n")
 
@@ -509,7 +509,7 @@ def test_an_unknown_number_is_told_which_there_are(with_notebooks):
 
 
 def test_every_notebook_has_tests_of_its_own(run_all):
-    own = dict(zip(("07", "08", "09", "10", "11", "12"), CHAPTERS, strict=True))
+    own = dict(zip(("07", "08", "09", "10", "11", "12", "13"), CHAPTERS, strict=True))
     for path in run_all.notebooks():
         number = Path(path).name[:2]
         if number.isdigit() and number != "00":
