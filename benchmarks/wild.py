@@ -44,7 +44,7 @@ import torch
 from tqdm import tqdm
 
 from course_utils.going_further import wild
-from course_utils.going_further.wild.library import library
+from course_utils.going_further.wild.installed import library
 from course_utils.transformer import ROOT
 
 TABLE = ROOT / "data" / "wild.csv"

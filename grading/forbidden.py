@@ -54,9 +54,9 @@ class Filter:
     """The filter, made but not yet in force. Raises OSError if there is no libseccomp."""
 
     def __init__(self) -> None:
-        self.library = ctypes.CDLL("libseccomp.so.2")
-        self.library.seccomp_init.restype = ctypes.c_void_p
-        self.context = ctypes.c_void_p(self.library.seccomp_init(ctypes.c_uint32(ALLOW)))
+        self.seccomp = ctypes.CDLL("libseccomp.so.2")
+        self.seccomp.seccomp_init.restype = ctypes.c_void_p
+        self.context = ctypes.c_void_p(self.seccomp.seccomp_init(ctypes.c_uint32(ALLOW)))
         for name in NEVER:
             self._refuse(name)
         self._refuse("clone3", number=errno.ENOSYS)  # glibc then uses clone, whose flags are seen
@@ -84,17 +84,17 @@ class Filter:
         self._add(name, number, *compared)
 
     def _add(self, name: str, number: int, *compared: Comparison) -> None:
-        call = self.library.seccomp_syscall_resolve_name(name.encode())
+        call = self.seccomp.seccomp_syscall_resolve_name(name.encode())
         if call == -1:  # newer than this libseccomp
             return
         conditions = (Comparison * len(compared))(*compared)
-        add = self.library.seccomp_rule_add_array
+        add = self.seccomp.seccomp_rule_add_array
         failed = add(self.context, ctypes.c_uint32(FAIL | number), call, len(compared), conditions)
         if failed:
             raise OSError(-failed, f"libseccomp refuses the rule for {name}")
 
     def load(self) -> None:
         """Put it in force for this process. Raises OSError."""
-        failed = self.library.seccomp_load(self.context)
+        failed = self.seccomp.seccomp_load(self.context)
         if failed:
             raise OSError(-failed, "Linux refuses the filter for system calls")

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import wild as survey
 from course_utils.going_further import wild
-from course_utils.going_further.wild.library import library
+from course_utils.going_further.wild.installed import library
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import wild as survey
-from course_utils.going_further.wild.library import library
+from course_utils.going_further.wild.installed import library
 from course_utils.transformer import ROOT
 
 REPORTS = sorted((ROOT / "benchmarks" / "wild_reports").glob("*.py"))

@@ -19,7 +19,7 @@ from mutants import Mutant, mutants
 
 from course_utils.evaluation import kv_evaluate
 from course_utils.going_further import wild
-from course_utils.going_further.wild.library import module
+from course_utils.going_further.wild.installed import module
 
 ROOM = 24
 FEWER = {"llama": 1, "mistral": 1, "mamba2": 1}  # layers, of types that have one kind of them

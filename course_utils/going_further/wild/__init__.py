@@ -8,8 +8,8 @@
 from .adapter import Adapted, NoCache, Use, first_cache
 from .caches import KINDS, Kept, why_not_cropped
 from .command import add_arguments, check_arguments, judge_as_asked, model_as_asked
+from .installed import causal_types, is_of_the_library
 from .judge import Judgement, adapted, judge, model_of
-from .library import causal_types, is_of_the_library
 from .measured import Measured, Unfit, measure
 from .small import small_config, small_model
 

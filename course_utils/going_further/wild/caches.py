@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .library import module
+from .installed import module
 
 KINDS = {
     "own": "what the model makes if it is given none",

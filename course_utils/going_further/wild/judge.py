@@ -11,7 +11,7 @@ from torch import nn
 from ...evaluation import Failure, Report, kv_evaluate, replay
 from .adapter import Adapted, Use, first_cache
 from .caches import KINDS
-from .library import from_folder, library
+from .installed import from_folder, library
 from .measured import Measured, measure
 from .mistakes import named
 from .small import small_model

@@ -16,7 +16,7 @@ from ...cache_bugs.diagnosis import _alike
 from ...evaluation import Generate, Report, Script, lane_in
 from .adapter import Adapted, first_past
 from .caches import Kept, layers_of
-from .library import causal_types, class_of, library, module
+from .installed import causal_types, class_of, library, module
 from .planted import MISTAKES, Mistake
 
 

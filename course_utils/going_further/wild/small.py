@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from .exceptions import EXCEPTIONS
-from .library import class_of, library
+from .installed import class_of, library
 
 VOCAB = 48
 POSITIONS = 160

@@ -7,7 +7,7 @@ from course_utils.evaluation import Feed, New, Reorder, Report, Result, RollBack
 from course_utils.evaluation.trial import Trial
 from course_utils.going_further import wild
 from course_utils.going_further.wild import mistakes
-from course_utils.going_further.wild.library import library, module
+from course_utils.going_further.wild.installed import library, module
 
 RIGHT = ("llama", "gpt2", "mistral", "gemma2", "lfm2")
 USES = {

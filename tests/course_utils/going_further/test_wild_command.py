@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from course_utils.going_further import wild
-from course_utils.going_further.wild import library
+from course_utils.going_further.wild import installed
+from course_utils.going_further.wild.installed import library
 
 SHORT = ("--mode", "kv_evaluate", "--max_seq_len", "8")
 
@@ -27,7 +28,7 @@ def test_a_type_is_judged_by_its_name_and_the_report_is_written(cli, tmp_path):
     assert "Judged: gpt2; cache: DynamicCache of DynamicLayer" in out
     found = json.loads(file.read_text())
     assert found["passed"] and found["smallest"] is None
-    assert found["versions"]["transformers"] == library.library().__version__
+    assert found["versions"]["transformers"] == library().__version__
     assert {"name": "After a rollback", "verdict": "passed"}.items() <= {
         **next(some for some in found["subjects"] if some["name"] == "After a rollback")
     }.items()
@@ -203,7 +204,7 @@ def test_it_says_how_to_install_what_is_missing(cli, monkeypatch):
     def missing(name):
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(library.importlib, "import_module", missing)
+    monkeypatch.setattr(installed.importlib, "import_module", missing)
     status, _, err = cli(*SHORT, "--transformers", "llama")
     assert status == 2
     assert "pip install transformers" in err

@@ -7,7 +7,7 @@ import pytest
 from mutants import sample
 from mutated_library import LAYERS, LOUD, equivalent, replaced, verdict
 
-from course_utils.going_further.wild import library
+from course_utils.going_further.wild.installed import library
 
 OF_EACH = 6
 CASES = [(number, place) for number in range(len(LAYERS)) for place in range(OF_EACH)]
@@ -26,7 +26,7 @@ def test_a_small_mistake_in_a_layer_is_refused(number, place):
 
 
 def test_the_changes_that_make_no_difference_exist():
-    if library.library().__version__ != "5.23.0":
+    if library().__version__ != "5.23.0":
         pytest.skip("the table of reasons is about transformers 5.23.0")
     for layer in LAYERS:
         assert set(equivalent(layer.name)) <= {mutant.what for mutant in layer.mutants()}

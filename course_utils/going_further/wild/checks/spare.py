@@ -12,7 +12,7 @@ from ....evaluation import Feed, New, Reorder, RollBack, lane_in, words
 from .. import window as built
 from ..adapter import Adapted
 from ..caches import Kept
-from ..library import module
+from ..installed import module
 from ..small import small_model
 from .stories import DONE, Step, answering, keys, refuse_a_stub, tried
 
