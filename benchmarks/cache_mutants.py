@@ -15,7 +15,6 @@ accepted, to be looked at: some changes make no difference in any use, or none t
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -24,33 +23,11 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 
-from apart import Apart
-from mutants import Mutant, sample
+from mutants import sample
 from mutated_caches import CACHES
+from one_by_one import judge_all
 
 COLUMNS = "file line what verdict problem seconds".split()
-TIMES_AS_LONG, AND_SECONDS, FOR_THE_RIGHT_ONE = 10, 20, 900
-
-
-def judge_all(number: int, left: list[Mutant], seeds: int, out: Path) -> None:
-    """Judge a cache as it is, which must be accepted, and then its mutants."""
-    cache, judge, start = CACHES[number], Apart("mutated_caches.numbered"), time.monotonic()
-    found = judge(number, cache.source, seeds, limit=FOR_THE_RIGHT_ONE)
-    if found[0] != "accepted":
-        return print(f"{cache.file} as it is, and so not its mutants: {': '.join(found)}")
-    limit = TIMES_AS_LONG * (time.monotonic() - start) + AND_SECONDS
-    for mutant in left:
-        start = time.monotonic()
-        try:
-            word, problem = judge(number, mutant.source, seeds, limit=limit)
-        except TimeoutError as error:
-            word, problem = "no end", str(error)
-        except ProcessLookupError as error:
-            word, problem = "refused", str(error)
-        row = [cache.file, mutant.line, mutant.what, word, " ".join(problem.split())[:160]]
-        row.append(round(time.monotonic() - start, 2))
-        pd.DataFrame([row]).to_csv(out, mode="a", header=False, index=False)
-        print(f"{cache.file}, {mutant.what}: {word}", flush=True)
 
 
 def main() -> None:
@@ -70,7 +47,8 @@ def main() -> None:
             table = pd.read_csv(options.out)
             done = set(table["what"][table["file"] == cache.file])
             if left := [mutant for mutant in found if mutant.what not in done]:
-                judge_all(number, left, options.seeds, options.out)
+                given = number, cache.source, options.seeds
+                judge_all(cache.file, "mutated_caches.numbered", given, left, options.out)
     table = pd.read_csv(options.out)
     counts = table.groupby(["file", "verdict"], sort=False).size().unstack(fill_value=0)
     refused = (table["verdict"] != "accepted").groupby(table["file"], sort=False).mean()

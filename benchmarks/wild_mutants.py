@@ -15,7 +15,6 @@ and what was accepted without being in `data/equivalent_layers.csv`, to be looke
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -24,34 +23,11 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 
-from apart import Apart
-from mutants import Mutant, sample
+from mutants import sample
 from mutated_library import LAYERS, LOUD, equivalent
+from one_by_one import judge_all
 
 COLUMNS = "layer line what verdict problem seconds".split()
-TIMES_AS_LONG, AND_SECONDS, FOR_THE_RIGHT_ONE = 10, 20, 900
-
-
-def judge_all(number: int, left: list[Mutant], seeds: int, out: Path) -> None:
-    """Judge a layer as it is, which must be accepted, and then its mutants."""
-    layer, judge, start = LAYERS[number], Apart("mutated_library.numbered"), time.monotonic()
-    found = judge(number, layer.source, seeds, limit=FOR_THE_RIGHT_ONE)
-    if found[0] != "accepted":
-        return print(f"{layer.name} as it is, and so not its mutants: {': '.join(found)}")
-    limit = TIMES_AS_LONG * (time.monotonic() - start) + AND_SECONDS
-    for mutant in left:
-        start = time.monotonic()
-        try:
-            word, problem = judge(number, mutant.source, seeds, limit=limit)
-        except TimeoutError as error:
-            word, problem = "no end", str(error)
-        except ProcessLookupError as error:
-            word, problem = "refused", str(error)
-        row = [layer.name, mutant.line, mutant.what, word, " ".join(problem.split())[:160]]
-        row.append(round(time.monotonic() - start, 2))
-        pd.DataFrame([row]).to_csv(out, mode="a", header=False, index=False)
-        print(f"{layer.name}, {mutant.what}: {word}", flush=True)
-    judge.close()
 
 
 def main() -> None:
@@ -74,7 +50,8 @@ def main() -> None:
         done = set(table["what"][table["layer"] == layer.name])
         left = [some for some in sample(found, options.number) if some.what not in done]
         if left:
-            judge_all(number, left, options.seeds, options.out)
+            given = number, layer.source, options.seeds
+            judge_all(layer.name, "mutated_library.numbered", given, left, options.out)
     summary(pd.read_csv(options.out))
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...evaluation import copied
@@ -133,7 +134,10 @@ class Adapted(nn.Module):
             extra = kept.length + new - kept.seen.size(1)
             more = kept.seen.new_ones(rows, max(extra, 0))
             mask = kept.seen = torch.cat([kept.seen, more], dim=1)
-        return told(self.takes, mask, new)
+        said = told(self.takes, mask, new)
+        if self.use.cache == "static" and "attention_mask" in said:
+            said["attention_mask"] = F.pad(mask, (0, self.room - mask.size(1)))
+        return said
 
     def called(self, input_ids: Tensor, **how: Any) -> Any:
         given = {name: value for name, value in how.items() if self.accepts(name)}

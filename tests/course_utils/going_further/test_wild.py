@@ -49,6 +49,11 @@ def test_every_kind_of_cache_is_right_for_llama(cache):
     assert set(played(small("llama", cache=cache)).values()) == {None}
 
 
+def test_a_mask_is_as_long_as_a_static_cache():
+    """Bloom adds the mask to scores of the whole cache; other types take a shorter one, too."""
+    assert set(played(small("bloom", cache="static")).values()) == {None}
+
+
 def test_a_rollback_past_the_window_is_offered_where_the_past_is_kept():
     script = [New(1), Feed(14), RollBack(11), Feed(1, 1), Feed(2)]
     plain, recording = small("mistral"), small("mistral", cache="recording")
