@@ -226,3 +226,32 @@ def test_a_measurement_is_repeated_until_it_holds_and_no_longer():
     with pytest.raises(AssertionError, match="Measured 2 times, and each time: 9 is large"):
         benchmark.measure_until(lambda: taken.append(1) or 9, small, attempts=2)
     assert len(taken) == 2
+
+
+def rounds_of_parts(waiting=(0.0, 0.0, 0.0, 0.0), interrupted=0):
+    """Forty made-up rounds; layers wait, and `interrupted` rounds take ten times as long."""
+    rng, rows = np.random.default_rng(0), []
+    for r in range(40):
+        for i, wait in enumerate([0.0, *waiting, 0.0]):
+            name = "embeddings" if i == 0 else "output" if i == 5 else f"layer {i}"
+            busy = rng.uniform(1, 1.1, 2) * np.where(r < interrupted, [10, 1], 1)
+            whole, direct = 1e-3 * busy
+            rows.append((name, r, 56, whole * (1 + wait), direct))
+    return pd.DataFrame(rows, columns=["part", "round", "calls", "whole", "direct"])
+
+
+@pytest.mark.parametrize("interrupted", [0, 30])
+def test_interruptions_are_left_out_of_the_parts(interrupted):
+    parts = rounds_of_parts(interrupted=interrupted)
+    checks.check_parts(parts)
+    assert list(benchmark.undisturbed(parts).index) == list(dict.fromkeys(parts["part"]))
+    assert benchmark.undisturbed(parts)["ratio"].between(0.9, 1.1).all()
+
+
+@pytest.mark.parametrize(
+    ("waiting", "named"),
+    [((0, 0, 0.8, 0), "layer 3"), ((0.8, 0.8, 0.8, 0.8), "layer 1"), ((0, 0, 0, 9), "layer 4")],
+)
+def test_a_layer_that_waits_is_named(waiting, named):
+    with pytest.raises(AssertionError, match=f"{named}: .* ms for one token, and the calls"):
+        checks.check_parts(rounds_of_parts(waiting))

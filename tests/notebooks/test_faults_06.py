@@ -134,12 +134,19 @@ def test_another_cache_than_the_one_named_is_seen_by_counting(fault, run, monkey
         run("counts")
 
 
-def slowed(method, only_cached=False):
-    """The method after a millisecond of sleep; if `only_cached`, only when it is given a cache."""
+@pytest.fixture(scope="module")
+def pause(before):
+    """Seconds: three times what the calls of a layer take on this machine."""
+    table = benchmark.undisturbed(benchmark.parts(before["model"], position=500))
+    return 3 * table["direct"].filter(like="layer").max()
+
+
+def slowed(method, pause, only_cached=False):
+    """The method after a pause; if `only_cached`, only when it is given a cache."""
 
     def slow(self, *args):
         if not only_cached or len(args) > 1 and args[1] is not None:
-            time.sleep(1e-3)
+            time.sleep(pause)
         return method(self, *args)
 
     return slow
@@ -157,16 +164,18 @@ def slowed(method, only_cached=False):
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
-def test_a_sleep_in_every_layer_is_seen(kind, name, only_cached, run, monkeypatch, only_once):
-    monkeypatch.setattr(kind, name, slowed(getattr(kind, name), only_cached))
+def test_a_sleep_in_every_layer_is_seen(
+    kind, name, only_cached, run, pause, monkeypatch, only_once
+):
+    monkeypatch.setattr(kind, name, slowed(getattr(kind, name), pause, only_cached))
     with pytest.raises(AssertionError, match="ms for one token, and the calls that it makes"):
         run("parts")
 
 
 @pytest.mark.parametrize("layer", range(4))
-def test_a_sleep_in_one_layer_is_seen(layer, before, run, monkeypatch, only_once):
+def test_a_sleep_in_one_layer_is_seen(layer, before, run, pause, monkeypatch, only_once):
     part = before["model"].layers[layer]
     forward = part.forward
-    monkeypatch.setattr(part, "forward", lambda *args: time.sleep(1e-3) or forward(*args))
+    monkeypatch.setattr(part, "forward", lambda *args: time.sleep(pause) or forward(*args))
     with pytest.raises(AssertionError, match=f"layer {layer + 1}: "):
         run("parts")
