@@ -81,6 +81,19 @@ def test_a_script_is_reduced_to_what_fails():
     assert reduced(long, fails, room=24, tries=0) == long
 
 
+def test_lengths_that_depend_on_each_other_are_reduced_together():
+    def fails(script):
+        """Two tokens are taken back, twice, and as many as there are must have been stored."""
+        match script:
+            case [New(), Feed(tokens=n), RollBack(length=first), RollBack(length=second), *_]:
+                return n - first == first - second == 2
+        return False
+
+    long = [New(3), Feed(22), RollBack(20), RollBack(18), Feed(1, 1), Feed(3, 2)]
+    found = reduced(long, fails, room=24, tries=200)
+    assert found == [New(), Feed(4), RollBack(2), RollBack(0)]
+
+
 def test_a_long_script_is_told_in_a_few_words():
     beams = [New(), *[Feed(1), Reorder((0, 0)), Feed(2)] * 20]
     said = words(beams)
