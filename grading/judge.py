@@ -23,7 +23,7 @@ from nbformat.v4 import new_output
 from . import feedback, sandbox
 from .answers import Answer
 from .graft import exercises, expected_output, graft
-from .sandbox import BROKEN, DIED, TIME
+from .sandbox import BROKEN, DIED, NOT_STARTED, TIME
 
 CELL_SECONDS = 20
 NOTEBOOK_SECONDS = 40
@@ -78,7 +78,9 @@ def task(notebook: str, seed: int, isolated: bool = True, feedback: bool = False
 
 
 def judge(found: dict[str, Answer], task: Task, student: str = "") -> Judged:
-    """Raises RuntimeError if this machine cannot isolate students' code, and that is asked for."""
+    """Raises RuntimeError if this machine cannot isolate students' code, and that is asked for; and
+    if a kernel did not start, which is no fault of an answer: nothing was given up before.
+    """
     if task.isolated and sandbox.why_not():
         raise RuntimeError(sandbox.why_not())
     statuses, to_run = {}, {}
@@ -133,6 +135,8 @@ def _graded(
     with sandbox.kernels(work, GRADED, task.isolated):
         outcomes = _pytest(work, [*to_run])
     statuses = {name: _status(outcomes[name], cell) for name, cell in probes.items()}
+    if {NOT_STARTED} == {*statuses.values()} - {RIGHT, WRONG}:
+        raise RuntimeError(NOT_STARTED)
     return statuses, {name: outcomes[name]["seconds"] for name in probes}
 
 

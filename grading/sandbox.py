@@ -24,7 +24,7 @@ from .forbidden import Filter
 from .guard import end, guarded
 
 TIME, DIED, OUTPUT = "time was up", "the kernel died", "too much output"
-BROKEN = "its run broke off"
+BROKEN, NOT_STARTED = "its run broke off", "its kernel did not start"
 LONGEST_PATH = 107 - len("/kernel-12345678/kernel-ipc-5")  # Linux has 107 bytes for a socket's
 HANDOUT = Path("/handout")
 LIMITS = "echo 1000 > /proc/self/oom_score_adj; ulimit -u 50 -v 4000000 -t 120 -f 100000 -n 500"

@@ -25,7 +25,7 @@ from jupyter_client.blocking import BlockingKernelClient
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
 
-from grading.sandbox import BROKEN, DIED, OUTPUT, TIME
+from grading.sandbox import BROKEN, DIED, NOT_STARTED, OUTPUT, TIME
 
 GRACE = 3.0
 POLL = 0.5
@@ -174,7 +174,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
         file, cell = Path(str(item.fspath)).stem, item.name.removeprefix("Cell ")
         passed = report.outcome == "passed" and not hasattr(report, "wasxfail")
         kernel = getattr(item.parent, "kernel", None)
-        found = {"passed": passed, "why": getattr(kernel, "why", DIED)}
+        found = {"passed": passed, "why": kernel.why if kernel else NOT_STARTED}
         if file == os.environ.get("GRADING_KEEP_OUTPUTS"):
             found["outputs"] = _kept(item.test_outputs or [])
         outcome = outcomes.setdefault(file, {"cells": {}, "seconds": 0.0, "why": DIED})

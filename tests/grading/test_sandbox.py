@@ -1,5 +1,6 @@
 """The walls of the sandbox, one by one: what is forbidden, what is counted, and what is gone."""
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -218,3 +219,44 @@ class Watched:
             [name for name in names if name.exists() and "bwrap" in name.read_text()]
         )
         return self.function(work, *given)
+
+
+@pytest.fixture
+def right_answers():
+    from grading import judge
+    from grading.answers import Answer
+
+    found = judge.exercises("01")
+    return {name: Answer(code=exercise.code) for name, exercise in found.items()}
+
+
+@pytest.mark.parametrize("started", [0, 1])
+def test_a_kernel_that_does_not_start_is_no_fault_of_an_answer(monkeypatch, right_answers, started):
+    """Only the first `started` exercises ask for a kernel that there is."""
+    from grading import judge, sandbox
+
+    made = sandbox.kernels
+
+    @contextlib.contextmanager
+    def kernels(folder, name, *rest):
+        for graft in [folder / f"{each}.ipynb" for each in right_answers][started:]:
+            text = graft.read_text(encoding="utf-8").replace(f'"{name}"', '"nowhere"')
+            graft.write_text(text, encoding="utf-8")
+        with made(folder, name, *rest):
+            yield
+
+    monkeypatch.setattr(sandbox, "kernels", kernels)
+    with pytest.raises(RuntimeError, match=sandbox.NOT_STARTED):
+        judge.judge(right_answers, judge.task("01", 11))
+
+
+def test_an_answer_that_was_given_up_keeps_its_status(monkeypatch, right_answers):
+    """Also if the kernel of another exercise does not start after it."""
+    from grading import judge, sandbox
+
+    left = judge.NOTHING | {"why": sandbox.NOT_STARTED}
+    outcomes = dict.fromkeys(right_answers, left) | {"softmax": judge.NOTHING}
+    monkeypatch.setattr(judge, "_pytest", lambda work, names: outcomes)
+    statuses = judge.judge(right_answers, judge.task("01", 11)).statuses
+    assert statuses.pop("softmax") == sandbox.DIED
+    assert {*statuses.values()} == {sandbox.NOT_STARTED}
