@@ -107,8 +107,8 @@ def around_blocks(room: int, thorough: bool = False) -> Iterator[Script]:
 def rolled_back(room: int) -> Iterator[Script]:
     """Guesses are taken back: to every length, in several rows, twice, before a chunk, to all.
 
-    At last they are taken back near the end of the room, twice, and then throughout a text: three
-    of four tokens, again and again.
+    At last they are taken back near the end of a short room, twice, and then throughout a text:
+    three of four tokens, again and again.
     """
     for keep in range(min(8, room)):
         yield [New(2), Feed(min(7, room - 1)), RollBack(keep), Feed(1, 1), *_more(room, keep + 1)]
@@ -123,9 +123,9 @@ def rolled_back(room: int) -> Iterator[Script]:
     if room > 8:
         other = [New(1, cache="B"), Feed(3, 1, "B")]
         yield [New(1), Feed(5), RollBack(0), *other, Feed(4, 2), Feed(1)]
-    if room > 12:
-        twice = RollBack(room - 4), RollBack(room - 7)
-        yield [New(3), Feed(room - 2), *twice, Feed(1, 1), Feed(3, 2), Feed(1)]
+    if (end := min(room, LONG)) > 12:
+        twice = RollBack(end - 4), RollBack(end - 7)
+        yield [New(3), Feed(end - 2), *twice, Feed(1, 1), Feed(3, 2), Feed(1)]
     stored = range(1, min(room - 3, BEAM_STEPS))
     guesses = [step for n in stored for step in (Feed(4, 1), RollBack(n + 1))]
     yield [New(1), Feed(1), *guesses, Feed(1)]
