@@ -22,8 +22,12 @@ from matplotlib.text import Text
 from ..look import CENTRED, GREEN, LOW, ORANGE, PALE, WIDTH, panels
 
 WORDS, NOTE = 13, 11  # points: what a thing is called, what is said about it
-DARK, EDGE = "0.3", "0.25"  # a cell of a mask that is seen; outlines and arrows
+EDGE = "0.25"  # outlines and arrows
 PAPER = {"facecolor": "white", "edgecolor": EDGE, "linewidth": 1.3}
+SEEN = {"facecolor": EDGE, "edgecolor": "white", "linewidth": 1.0}  # a cell of a mask
+FRAME = {"fill": False, "edgecolor": "black", "linewidth": 3}  # around what is spoken of
+STORE = {"fill": False, "edgecolor": EDGE, "linewidth": 1.3, "linestyle": "--"}  # a cache
+WRONG = {"facecolor": "white", "edgecolor": ORANGE, "linewidth": 3}
 AGAIN = {"facecolor": PALE[ORANGE], "edgecolor": ORANGE, "hatch": "xxx", "linewidth": 1.3}
 QUERY = {"facecolor": "#F7DE8B", "edgecolor": "#7A6200", "linewidth": 1.3}
 KEY = {"facecolor": "#6BB48C", "edgecolor": GREEN, "linewidth": 1.3}
@@ -71,13 +75,14 @@ def cell(
     """A rectangle: a place in memory, a number, a stretch of time."""
     corner = (x - width / 2, y - height / 2)
     ax.add_patch(Rectangle(corner, width, height, **(PAPER | look)))
-    say(ax, x, y, text, color="white" if look.get("facecolor") == DARK else "black")
+    if text:
+        say(ax, x, y, text, color="white" if look.get("facecolor") == EDGE else "black")
 
 
 def token(ax: Axes, x: float, y: float, word: str, width: float = 0.8, **look: object) -> None:
     """A word of the text."""
     cell(ax, x, y, width, 0.36, **look)
-    _label(ax, x, y, word, look, style="italic")
+    label(ax, x, y, word, look, style="italic")
 
 
 def tokens(ax: Axes, x: float, y: float, row: Sequence[str], width: float = 0.8) -> np.ndarray:
@@ -112,7 +117,7 @@ def key(
     left, right, low, high = _edges(x, y, width, height)
     corners = [(left, low), (right, low), (right, high), (left, high), (left + height / 2, y)]
     ax.add_patch(Polygon(corners, closed=True, **(KEY | look)))
-    _label(ax, x + 0.25 * height / 2, y, text, look)
+    label(ax, x + 0.25 * height / 2, y, text, look)
 
 
 def value(
@@ -134,7 +139,7 @@ def value(
     curve = [Path.CURVE4] * 6
     codes = [Path.MOVETO, Path.LINETO, *curve, Path.LINETO, *curve]
     ax.add_patch(PathPatch(Path(points, codes), **(VALUE | look)))
-    _label(ax, x, y, text, look)
+    label(ax, x, y, text, look)
 
 
 def arrow(
@@ -177,8 +182,9 @@ def tensor(
         look = colors[column * len(colors) // columns] | {"linewidth": 0.9}
         place = (left + column * size, high - (row + 1) * size)
         ax.add_patch(Rectangle(place, size, size, **look))
-    say(ax, left - 0.09, y, edges[0], ha="right")
-    say(ax, x, high + 0.13, edges[1])
+    for edge, place in zip(edges, ((left - 0.16, y), (x, high + 0.13)), strict=True):
+        if edge:
+            say(ax, *place, edge)
     return columns * size / 2, rows * size / 2
 
 
@@ -193,8 +199,10 @@ def _edges(x: float, y: float, width: float, height: float) -> tuple[float, floa
     return x - width / 2, x + width / 2, y - height / 2, y + height / 2
 
 
-def _label(ax: Axes, x: float, y: float, text: str, look: dict, **more: object) -> None:
+def label(
+    ax: Axes, x: float, y: float, text: str, look: dict, size: float = WORDS, **more: object
+) -> None:
     """Words on a thing; on hatching they get a plain ground."""
     if text and "hatch" in look:
         more["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1.2, "alpha": 0.85}
-    say(ax, x, y, text, WORDS, **more)
+    say(ax, x, y, text, size, **more)

@@ -11,9 +11,11 @@ from torch import Tensor
 from ...attention import attention_weights, causal_mask
 from ..look import NORMAL, SQUARES, TALL
 from .grammar import (
-    DARK,
+    EDGE,
+    FRAME,
     KEY,
     QUERY,
+    SEEN,
     VALUE,
     WORDS,
     arrow,
@@ -56,7 +58,7 @@ def query_meets_keys() -> Figure:
         token(ax, 2.8, y + 0.4, word)
         arrow(ax, (1.2, 1.8), (2.3, y))
         say(ax, 4.0, y, f"{score:.1f}", WORDS)
-        cell(ax, 4.7 + 0.35 * weight, y, 0.7 * weight, 0.26, facecolor=DARK)
+        cell(ax, 4.7 + 0.35 * weight, y, 0.7 * weight, 0.26, facecolor=EDGE)
         say(ax, 5.65, y, f"{weight:.2f}", WORDS)
         value(ax, 6.5, y, f"“{word}”", 0.9)
         arrow(ax, (7.0, y), (7.75, 1.8 + 0.09 * (y - 1.8)), linewidth=1 + 4 * weight)
@@ -87,14 +89,13 @@ def no_looking_ahead() -> Figure:
 def _mask(ax: Axes, x: float, y: float, mask: Tensor, marked: int, size: float = 0.62) -> None:
     """The mask of the sentence, from the middle of its first cell; one row is framed."""
     for i, j in np.ndindex(*mask.shape):
-        look = {"facecolor": DARK} if mask[i, j] else {}
+        look = SEEN if mask[i, j] else {}
         cell(ax, x + j * size, y - i * size, size, size, "sees" if mask[i, j] else "−∞", **look)
     for i, word in enumerate(SENTENCE):
         say(ax, x - 0.45, y - i * size, word, WORDS, ha="right", style="italic")
         say(ax, x + i * size, y + 0.48, word, style="italic")
     middle, width = x + (mask.size(1) - 1) * size / 2, mask.size(1) * size
-    frame = {"facecolor": "none", "edgecolor": "black", "linewidth": 3}
-    cell(ax, middle, y - marked * size, width, size, **frame)
+    cell(ax, middle, y - marked * size, width, size, **FRAME)
 
 
 def one_head() -> Figure:
@@ -131,7 +132,7 @@ def _weights(ax: Axes, x: float, y: float, size: float, edges: tuple[str, str]) 
     mask = causal_mask(3, 3)
     tensor(ax, x, y, (3, 3), edges, size)
     for i, j in mask.nonzero().tolist():
-        cell(ax, x + (j - 1) * size, y - (i - 1) * size, size, size, facecolor=DARK, linewidth=0.9)
+        cell(ax, x + (j - 1) * size, y - (i - 1) * size, size, size, **SEEN)
 
 
 def many_heads() -> Figure:

@@ -8,8 +8,8 @@ from ...stories import Tokenizer
 from ...transformer import load_config
 from ..look import NORMAL, TALL
 from .grammar import (
-    DARK,
     PAPER,
+    SEEN,
     WORDS,
     arrow,
     box,
@@ -37,7 +37,7 @@ def whole_model() -> Figure:
         tensor(ax, 2.65, y, (1, 4))
         arrow(ax, (3.15, y), (3.52, y))
         arrow(ax, (7.08, y), (7.35, y))
-        tensor(ax, 8.05, y, (1, 6), colors=[{"facecolor": DARK} if y == rows[-1] else PAPER])
+        tensor(ax, 8.05, y, (1, 6), colors=[SEEN if y == rows[-1] else PAPER])
     for x, text in {0.6: "words", 1.6: "ids", 2.65: "D numbers"}.items():
         say(ax, x, 3.75, text)
     say(ax, 8.05, 3.75, "logits: V scores")

@@ -5,8 +5,8 @@ from matplotlib.figure import Figure
 from ..look import NORMAL, SQUARES
 from .grammar import (
     AGAIN,
-    DARK,
     PAPER,
+    SEEN,
     WORDS,
     arrow,
     box,
@@ -32,11 +32,12 @@ def generation_loop() -> Figure:
     arrow(ax, (5.2, 2.1), (5.65, 2.1))
     tensor(ax, 6.3, 2.1, (3, 5), ("", "V"), colors=[PAPER])
     for column in range(5):
-        cell(ax, 5.86 + 0.22 * column, 1.88, 0.22, 0.22, facecolor=DARK, linewidth=0.9)
+        cell(ax, 5.86 + 0.22 * column, 1.88, 0.22, 0.22, **SEEN)
     say(ax, 6.3, 1.5, "the last row")
     arrow(ax, (6.95, 1.88), (7.3, 1.88))
     box(ax, 7.85, 1.88, 1.0, 0.5, "choose")
-    corner(ax, (7.85, 2.18), (7.85, 3.1), (3.0, 3.1), (3.0, 2.35))
+    corner(ax, (7.85, 2.18), (7.85, 3.1), (5.85, 3.1))
+    corner(ax, (4.95, 3.1), (3.0, 3.1), (3.0, 2.35))
     token(ax, 5.4, 3.1, "red", 0.75)
     say(ax, 1.5, 1.6, "the text so far")
     say(ax, 4.6, 0.75, "each round runs the whole text, and makes it one word longer", WORDS)
