@@ -3,6 +3,7 @@
 Each function takes measured data and returns a matplotlib figure; nothing here measures anything.
 """
 
+from . import drawings
 from .n01_attention import all_heads, attention_steps, lookup, softmax_overflow
 from .n02_transformer_block import parameter_shares, stream
 from .n03_generation import cuts, repeated_work, step_times, temperatures
@@ -18,6 +19,7 @@ __all__ = [
     "cache_bytes",
     "caught",
     "cuts",
+    "drawings",
     "filling",
     "fooled_clocks",
     "gain",

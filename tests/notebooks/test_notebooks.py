@@ -120,10 +120,28 @@ def test_a_word_of_the_glossary_is_used_in_each_notebook_that_it_links():
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-def test_the_notation_knows_every_letter_that_a_notebook_begins_with(path):
-    first = nbformat.read(path, as_version=4).cells[0].source
-    assert letters(first)
-    assert letters(first) <= letters(prose(ROOT / "notebooks" / "notation.ipynb"))
+def test_the_notation_knows_every_letter_in_a_notebooks_table(path):
+    assert letters(prose(path))
+    assert letters(prose(path)) <= letters(prose(ROOT / "notebooks" / "notation.ipynb"))
+
+
+@pytest.mark.parametrize("path", PATHS[:6], ids=lambda path: path.stem)
+def test_it_opens_with_a_question_and_a_picture_and_folds_its_letters_in(path):
+    first, picture, caption, rest = nbformat.read(path, as_version=4).cells[:4]
+    assert "?" in first.source and "| letter |" not in first.source
+    assert "plots.drawings." in picture.source
+    assert caption.source.startswith("**Figure 1. ")
+    folded = re.search(r"<details>(.+?)</details>", rest.source, re.S)[1]
+    assert letters(folded) == letters(prose(path))
+
+
+def test_figures_are_numbered_in_order_and_those_that_are_spoken_of_are_there(notebook):
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    captions = [re.match(r"\*\*Figure (\d+)\. ", text) for text in texts]
+    numbers = [int(caption[1]) for caption in captions if caption]
+    assert numbers == list(range(1, len(numbers) + 1))
+    spoken_of = re.findall(r"Figures? (\d+)(?: and (\d+))?(?! of)", "\n".join(texts))
+    assert {int(n) for pair in spoken_of for n in pair if n} <= set(numbers)
 
 
 def test_the_sizes_in_the_notation_are_those_of_the_model():

@@ -161,8 +161,8 @@ def test_where_a_time_was_measured_its_spread_is_drawn(drawn):
 
 
 def rooms() -> Iterator[ModuleType]:
-    """The modules that draw: those of `plots`, and `figures` of each chapter."""
-    for room in pkgutil.iter_modules(plots.__path__, f"{plots.__name__}."):
+    """The modules that draw: those of `plots`, its drawings, and `figures` of each chapter."""
+    for room in pkgutil.walk_packages(plots.__path__, f"{plots.__name__}."):
         yield import_module(room.name)
     for chapter in pkgutil.iter_modules(going_further.__path__, f"{going_further.__name__}."):
         yield import_module(f"{chapter.name}.figures")
@@ -179,14 +179,14 @@ def drawing(room: ModuleType) -> set[Callable]:
 
 
 def called(sample: Callable) -> set[Callable]:
-    """What a sample calls of `plots` or of a chapter's `figures`, itself or by another sample."""
+    """What a sample calls of `plots`, `drawings` or `figures`, itself or by another sample."""
     names = sample.__globals__
     others = (names.get(name) for name in sample.__code__.co_names)
     sources = map(inspect.getsource, [sample, *filter(inspect.isfunction, others)])
     return {
         getattr(names[room], function)
         for source in sources
-        for room, function in re.findall(r"\b(plots|figures)\.(\w+)\(", source)
+        for room, function in re.findall(r"\b(plots|figures|drawings)\.(\w+)\(", source)
     }
 
 

@@ -1,0 +1,25 @@
+"""The drawings: they take no data."""
+
+from course_utils.plots import drawings
+
+FIGURES = {
+    "drawing of asked_and_done": lambda: drawings.asked_and_done(),
+    "drawing of block": lambda: drawings.block(),
+    "drawing of computed_again": lambda: drawings.computed_again(),
+    "drawing of cut_in_two": lambda: drawings.cut_in_two(),
+    "drawing of generation_loop": lambda: drawings.generation_loop(),
+    "drawing of many_heads": lambda: drawings.many_heads(),
+    "drawing of mask_offset": lambda: drawings.mask_offset(),
+    "drawing of memory": lambda: drawings.memory(),
+    "drawing of no_looking_ahead": lambda: drawings.no_looking_ahead(),
+    "drawing of nothing_is_read": lambda: drawings.nothing_is_read(),
+    "drawing of one_head": lambda: drawings.one_head(),
+    "drawing of page_table": lambda: drawings.page_table(),
+    "drawing of positions": lambda: drawings.positions(),
+    "drawing of prefill_and_decode": lambda: drawings.prefill_and_decode(),
+    "drawing of query_meets_keys": lambda: drawings.query_meets_keys(),
+    "drawing of script": lambda: drawings.script(),
+    "drawing of what_is_kept": lambda: drawings.what_is_kept(),
+    "drawing of what_runs": lambda: drawings.what_runs(),
+    "drawing of whole_model": lambda: drawings.whole_model(),
+}
