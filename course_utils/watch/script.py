@@ -23,7 +23,7 @@ SCRIPT = r"""
   const cells = (call, row) => '<span class="kv-cells">' + call.cells.map((kv) =>
     `<span>${cell(kv[0][row] || '.')}${cell(kv[1][row] || '.')}</span>`).join('') + '</span>';
   const head = (call) => '<span class="kv-cells">' +
-    call.cells.map((_, n) => `<span><em>K${n + 1}</em><em>V${n + 1}</em></span>`).join('') + '</span>';
+    call.cells.map((_, n) => `<em><span>layer </span>${n + 1}</em>`).join('') + '</span>';
   const share = (seen) => seen ? (seen / 100).toFixed(2) : '';
   const out = (name, call) => `<p><strong>${name}</strong><br>comes out: ${esc(call.out)}<br>` +
     `operations: ${call.operations}, so far ${call.total}</p>`;
@@ -32,7 +32,8 @@ SCRIPT = r"""
     return '<span class="kv-looks">' + seen.map((query, q) => {
       const now = query[row], then = row < early ? 0 : right[q][row - early];
       const off = Math.abs(now - then) > 1 ? ' class="off"' : '';
-      return `<span><b${off}>${share(now)}</b><u${off} style="--w:${now}%;--right:${then}%"></u></span>`;
+      const bar = `<u${off} style="--w:${now}%;--right:${then}%"></u>`;
+      return `<span><b${off}>${share(now)}</b>${bar}</span>`;
     }).join('') + '</span>';
   }
   function panel(record, number) {
@@ -46,7 +47,7 @@ SCRIPT = r"""
         (row < early ? '<span></span>' : cells(beside, row - early)) + '</div>';
     });
     return '<div aria-hidden="true"><div class="kv-row kv-head"><span></span>' +
-      '<span>with the cache</span><span class="kv-looks">' +
+      '<span>with the cache: K and V</span><span class="kv-looks">' +
       named.map((word) => `<span>“${word}” looks at</span>`).join('') +
       '</span><span>without</span></div>' + rows.join('') +
       `<div class="kv-row"><span></span>${head(call)}<span></span>${head(beside)}</div></div>` +

@@ -25,10 +25,10 @@ html[data-theme="dark"] .kv-watch, body[data-jp-theme-light="false"] .kv-watch {
   outline-offset: 1px; }
 .kv-line { margin-top: 8px; }
 .kv-line input { width: 100%; margin: 0; display: block; accent-color: var(--new); }
-.kv-marks { display: flex; justify-content: space-between; font-size: 12px; }
-.kv-marks span { flex: 1 1 0; text-align: center; min-width: 0; overflow-wrap: anywhere; }
-.kv-marks span:first-child { text-align: left; }
-.kv-marks span:last-child { text-align: right; }
+.kv-marks { display: flex; font-size: 12px; margin-top: 4px; }
+.kv-marks span { flex: 2 2 0; text-align: center; min-width: 0; }
+.kv-marks span:first-child { flex: 1 1 0; text-align: left; }
+.kv-marks span:last-child { flex: 1 1 0; text-align: right; }
 .kv-marks .now { font-weight: 700; text-decoration: underline; }
 .kv-marks .wrong, .kv-watch .off { color: var(--bad); font-weight: 700; }
 .kv-says { min-height: 2.9em; }
@@ -40,8 +40,8 @@ html[data-theme="dark"] .kv-watch, body[data-jp-theme-light="false"] .kv-watch {
 .kv-row.kv-head { height: auto; font-weight: 700; }
 .kv-row.kv-head > span { white-space: normal; }
 .kv-row .kv-cells { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; gap: 1px 4px; }
-.kv-cells > span { display: grid; grid-template-columns: 1fr 1fr; gap: 1px; font-weight: 400;
-  text-align: center; }
+.kv-cells > span { display: grid; grid-template-columns: 1fr 1fr; gap: 1px; }
+.kv-cells > em { text-align: center; font-style: normal; white-space: nowrap; }
 .kv-cells i { display: block; height: 14px; margin-top: 1px; font: 700 11px/14px system-ui;
   text-align: center; }
 .kv-watch i.r { background: var(--read); }
@@ -50,8 +50,8 @@ html[data-theme="dark"] .kv-watch, body[data-jp-theme-light="false"] .kv-watch {
 html[data-theme="dark"] .kv-watch i.bad, body[data-jp-theme-light="false"] .kv-watch i.bad {
   color: #14181e; }
 .kv-watch i.gone { border: 1.5px dashed var(--bad); color: var(--bad); line-height: 11px; }
-.kv-watch i.x { background: repeating-linear-gradient(45deg, var(--old) 0 2px, var(--paper) 2px 4px);
-  border: 1px solid var(--old); }
+.kv-watch i.x { border: 1px solid var(--old);
+  background: repeating-linear-gradient(45deg, var(--old) 0 2px, var(--paper) 2px 4px); }
 .kv-looks { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; gap: 6px; }
 .kv-looks > span { display: flex; gap: 4px; min-width: 0; }
 .kv-looks b { flex: none; width: 2.6em; font-weight: 400; text-align: right; }
@@ -59,8 +59,8 @@ html[data-theme="dark"] .kv-watch i.bad, body[data-jp-theme-light="false"] .kv-w
 .kv-looks u::before { content: ""; position: absolute; inset: 3px auto 3px 0; width: var(--w);
   background: var(--look); }
 .kv-looks u.off::before { background: var(--bad); }
-.kv-looks u.off::after { content: ""; position: absolute; inset: 1px auto 1px 0; width: var(--right);
-  border: solid var(--ink); border-width: 0 2px 0 0; }
+.kv-looks u.off::after { content: ""; position: absolute; inset: 1px auto 1px 0;
+  width: var(--right); border: solid var(--ink); border-width: 0 2px 0 0; }
 .kv-key { display: flex; flex-wrap: wrap; gap: 2px 14px; font-size: 12px; margin-top: 6px; }
 .kv-key i { display: inline-block; width: 14px; height: 12px; margin-right: 5px;
   vertical-align: -1px; font: 700 11px/12px system-ui; text-align: center; }
@@ -71,8 +71,9 @@ html[data-theme="dark"] .kv-watch i.bad, body[data-jp-theme-light="false"] .kv-w
 .kv-stills { display: none; }
 @media (max-width: 599px) {
   .kv-watch { padding: 8px; }
-  .kv-row { grid-template-columns: 3.9em 8fr 8fr 5fr; column-gap: 6px; font-size: 11px; }
+  .kv-row { grid-template-columns: 4.8em 8fr 8fr 5fr; column-gap: 6px; font-size: 11px; }
   .kv-row .kv-cells { column-gap: 2px; }
+  .kv-cells > em > span { display: none; }
 }
 @media print {
   .kv-live { display: none; }

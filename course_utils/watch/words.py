@@ -10,9 +10,9 @@ NAMED = 3
 
 
 def fed(record: Record, call: Call) -> str:
-    """The words that went in: "the prompt", or the words themselves."""
+    """The words that went in: "prompt", or the words themselves."""
     words = record.rows[record.earlier :][call.start : call.end]
-    return "the prompt" if call.start == 0 else " ".join(words)
+    return "prompt" if call.start == 0 else " ".join(words)
 
 
 def count(call: Call, letter: str) -> tuple[int, int]:
@@ -66,7 +66,7 @@ def sentence(record: Record, number: int) -> str:
     """What happens in a call."""
     call = record.calls[number]
     words = call.end - call.start
-    what = f"The prompt goes in: {words} words" if not number else f"In goes: {fed(record, call)}"
+    what = f"The prompt goes in: {words} words" if not number else f"In goes “{fed(record, call)}”"
     text = f"{what}. Each layer writes {number_of_rows(call, WRITTEN)} of K and of V"
     if any(count(call, READ)):
         text += f" and reads {number_of_rows(call, READ)} from the cache"
@@ -74,8 +74,16 @@ def sentence(record: Record, number: int) -> str:
 
 
 def stripe(record: Record, call: Call) -> str:
-    """The rows of a call in one line, K of the last layer: █ written, ▒ read, ? missing, × wrong."""
-    signs = {NOTHING: "·", WRITTEN: "█", READ: "▒", MISSING: "?", LEFT_OVER: "×", "W": "█", "R": "×"}
+    """K of the last layer in one line: █ written, ▒ read, ? missing, × wrong or left over."""
+    signs = {
+        NOTHING: "·",
+        WRITTEN: "█",
+        READ: "▒",
+        MISSING: "?",
+        LEFT_OVER: "×",
+        "W": "█",
+        "R": "×",
+    }
     return "".join(signs[letter] for letter in call.cells[-1]["K"])
 
 
