@@ -100,7 +100,8 @@ SCRIPT = r"""
       `${n + 1}. ${esc(call.says.join(' '))}</p>${panel(record, n)}</div>`).join('');
   });
   addEventListener('afterprint', () => { part('stills').innerHTML = ''; });
-  root.querySelector('.kv-live').hidden = false;
+  who.parentNode.hidden = data.records.length === 2;
+  part('live').hidden = false;
   show();
 })(DATA);
 """

@@ -81,7 +81,7 @@ def stripe(record: Record, call: Call) -> str:
         READ: "▒",
         MISSING: "?",
         LEFT_OVER: "×",
-        "W": "█",
+        "W": "×",
         "R": "×",
     }
     return "".join(signs[letter] for letter in call.cells[-1]["K"])
