@@ -43,7 +43,7 @@ class Listener:
 
     def __init__(self, model: nn.Module):
         self.model, self.counter = model, Asked()
-        self.layers: list[Heard] = []
+        self.layers = [Heard() for _ in getattr(model, "layers", ())]
         for number, layer in enumerate(getattr(model, "layers", ())):
             block = getattr(layer, "attention", None)
             if not all(hasattr(block, name) for name in ("W_k", "W_v", "attend")):
@@ -51,6 +51,8 @@ class Listener:
             block.W_k.register_forward_hook(self._made(number, "K"))
             block.W_v.register_forward_hook(self._made(number, "V"))
             block.attend = self._attend(number, block.attend)
+        if not self.layers:
+            raise CannotWatch(LOOKED_FOR)
 
     @torch.no_grad()
     def call(self, ids: Tensor, **cached: object) -> tuple[Tensor, object, list[Heard], int]:
@@ -62,7 +64,7 @@ class Listener:
         self.counter = Asked()
         with self.counter:
             logits, cache = self.model(ids, **cached)
-        if not self.layers or any(heard.weights is None for heard in self.layers):
+        if any(heard.weights is None for heard in self.layers):
             raise CannotWatch(LOOKED_FOR)
         return logits[0], cache, self.layers, self.counter.operations
 

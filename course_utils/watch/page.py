@@ -27,7 +27,7 @@ def page(uncached: Record, records: Sequence[Record]) -> str:
     names = enumerate([record.name for record in records], 1)
     caches = "".join(f'<option value="{number}">{escape(name)}</option>' for number, name in names)
     which = "".join(
-        f'<option value="{number}"{" selected" * (number == layers - 1)}>layer {number + 1}'
+        f'<option value="{number}"{" selected" * (number == layers - 1)}>layer {number + 1}</option>'
         for number in range(layers)
     )
     key = "".join(f"<span>{sign}{meaning}</span>" for sign, meaning in KEY)

@@ -110,12 +110,12 @@ class Recorder:
         earlier: str = "",
     ):
         model, _ = precise_copy(model)
+        listener, start = Listener(model), 0
         self.words = tokenizer.words
         self.text = continued(model, tokenizer, text, calls, earlier)
         self.uncached = Record("without a cache", self.text.words, 0)
         self.logits: list[Tensor] = []
         self.layers: list[list[Heard]] = []
-        listener, start = Listener(model), 0
         for end in self.text.ends:
             logits, _, layers, operations = listener.call(self.text.ids[:, :end])
             self.logits.append(logits)
