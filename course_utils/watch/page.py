@@ -26,8 +26,9 @@ def page(uncached: Record, records: Sequence[Record]) -> str:
     layers = len(uncached.calls[0].cells)
     names = enumerate([record.name for record in records], 1)
     caches = "".join(f'<option value="{number}">{escape(name)}</option>' for number, name in names)
+    last = layers - 1
     which = "".join(
-        f'<option value="{number}"{" selected" * (number == layers - 1)}>layer {number + 1}</option>'
+        f'<option value="{number}"{" selected" * (number == last)}>layer {number + 1}</option>'
         for number in range(layers)
     )
     key = "".join(f"<span>{sign}{meaning}</span>" for sign, meaning in KEY)
