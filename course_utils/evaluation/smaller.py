@@ -24,20 +24,19 @@ def reduced(script: Script, fails: Callable[[Script], bool], room: int, tries: i
 
 
 def variations(script: Script) -> Iterator[list[Step]]:
-    """The script without a step, and with a smaller number in a step; the boldest come first.
-
-    Last, with some tokens less in a `Feed` and in the lengths of all later rollbacks.
+    """The script without a step, with some tokens less in a `Feed` and in all later rollbacks, and
+    with a smaller number in a step; the boldest come first.
     """
     for i in reversed(range(len(script))):
         yield [*script[:i], *script[i + 1 :]]
-    for i, step in enumerate(script):
-        for simpler in _simpler(step):
-            yield [*script[:i], simpler, *script[i + 1 :]]
     for i, step in enumerate(script):
         if isinstance(step, Feed):
             for fewer in dict.fromkeys((step.tokens // 2, 1)):
                 later = [_sooner(other, fewer, step.cache) for other in script[i + 1 :]]
                 yield [*script[:i], replace(step, tokens=step.tokens - fewer), *later]
+    for i, step in enumerate(script):
+        for simpler in _simpler(step):
+            yield [*script[:i], simpler, *script[i + 1 :]]
 
 
 def _sooner(step: Step, fewer: int, cache: str) -> Step:

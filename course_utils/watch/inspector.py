@@ -8,7 +8,7 @@ import pandas as pd
 from .contents import Layer, contents
 
 WIDTH = 32  # characters, of a stripe
-LEGEND = "█ filled · ▒ filled in part · ▀ keys only · ▄ values only · ░ empty"
+LEGEND = "█ filled · ▓ filled in part · ▀ keys only · ▄ values only · ░ empty"
 
 
 @dataclass(frozen=True, repr=False)
@@ -75,7 +75,7 @@ def _sign(keys: list[bool], values: list[bool]) -> str:
         return "▀"
     if not any(keys):
         return "▄"
-    return "█" if all(keys + values) else "▒"
+    return "█" if all(keys + values) else "▓"
 
 
 def in_words(layer: Layer) -> str:

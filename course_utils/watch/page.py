@@ -22,19 +22,28 @@ KEY = (
 def page(uncached: Record, records: Sequence[Record]) -> str:
     """The records, beside the uncached one; the first is the one that is shown at first."""
     data = {"records": [_as_data(record) for record in (uncached, *records)]}
-    script = SCRIPT.replace("DATA", _in_a_script(data))
+    script = SCRIPT.replace("CONTROLS", _in_a_script(controls(uncached, records)))
+    script = script.replace("DATA", _in_a_script(data))
+    return f"""<div class="kv-watch">
+<style>{STYLE}</style>
+<details open><summary>All calls as text</summary>
+<pre>{escape(as_text(uncached, records))}</pre></details>
+<script>{script}</script>
+</div>"""
+
+
+def controls(uncached: Record, records: Sequence[Record]) -> str:
+    """What the script puts before the text: buttons, slider, choices, and room for the picture."""
     layers = len(uncached.calls[0].cells)
     names = enumerate([record.name for record in records], 1)
     caches = "".join(f'<option value="{number}">{escape(name)}</option>' for number, name in names)
-    last = layers - 1
+    last = " selected"
     which = "".join(
-        f'<option value="{number}"{" selected" * (number == last)}>layer {number + 1}</option>'
+        f'<option value="{number}"{last * (number == layers - 1)}>layer {number + 1}</option>'
         for number in range(layers)
     )
     key = "".join(f"<span>{sign}{meaning}</span>" for sign, meaning in KEY)
-    return f"""<div class="kv-watch" data-lm-suppress-shortcuts="true">
-<style>{STYLE}</style>
-<div class="kv-live" role="group" aria-label="A cache, call by call" hidden>
+    return f"""<div class="kv-live" role="group" aria-label="A cache, call by call">
 <div class="kv-bar"><button type="button">Back</button><button type="button">Step</button>
 <button type="button">Play</button>
 <label>Cache <select>{caches}</select></label><label>Looks in <select>{which}</select></label></div>
@@ -44,11 +53,7 @@ def page(uncached: Record, records: Sequence[Record]) -> str:
 <div class="kv-panel"></div>
 <div class="kv-key" aria-hidden="true">{key}</div>
 </div>
-<div class="kv-stills"></div>
-<details open><summary>All calls as text</summary>
-<pre>{escape(as_text(uncached, records))}</pre></details>
-<script>{script}</script>
-</div>"""
+<div class="kv-stills"></div>"""
 
 
 def as_text(uncached: Record, records: Sequence[Record]) -> str:

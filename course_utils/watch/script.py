@@ -1,6 +1,6 @@
 """What moves the watch on a page: plain JavaScript, which asks for nothing from anywhere.
 
-It shows the record of `page.py` call by call. Until it runs, the page has the calls as text. One
+It shows the record of `page.py` call by call. Without it the page has the calls as text. One
 output may be on a page several times: each script takes the first one that none has taken.
 """
 
@@ -9,7 +9,12 @@ SCRIPT = r"""
   const root = document.querySelector('.kv-watch:not([data-live])');
   if (!root) return;
   root.dataset.live = '';
-  root.querySelector('details').open = false;
+  const text = root.querySelector('details');
+  text.open = false;
+  text.insertAdjacentHTML('beforebegin', CONTROLS);
+  root.querySelectorAll('button, select, input, summary').forEach((control) => {
+    control.dataset.lmSuppressShortcuts = 'true';  // JupyterLab leaves the keys to it
+  });
   const part = (name) => root.querySelector('.kv-' + name);
   const [back, step, play] = root.querySelectorAll('button');
   const [who, layer] = root.querySelectorAll('select');
@@ -101,7 +106,6 @@ SCRIPT = r"""
   });
   addEventListener('afterprint', () => { part('stills').innerHTML = ''; });
   who.parentNode.hidden = data.records.length === 2;
-  part('live').hidden = false;
   show();
 })(DATA);
 """

@@ -47,7 +47,7 @@ def test_a_layer_that_is_short_and_values_that_are_missing_are_seen():
 def test_a_long_cache_gets_a_short_stripe():
     rows = torch.ones(1, 2, 100, 4)
     rows[:, :, 50:] = 0
-    assert stripe(watch.contents([(rows, rows)])[0]) == "█" * 12 + "▒" + "░" * 12
+    assert stripe(watch.contents([(rows, rows)])[0]) == "█" * 12 + "▓" + "░" * 12
 
 
 class Pairs:

@@ -197,8 +197,14 @@ def test_without_a_script_there_is_text_and_nothing_that_does_not_work(browser, 
     page = browser.new_context(java_script_enabled=False).new_page()
     page.set_content(html)
     assert page.locator("pre").is_visible()
-    assert not page.locator("button, select, input").first.is_visible()
+    assert page.locator("button, select, input").count() == 0
     page.context.close()
+
+
+@pytest.mark.browser
+def test_jupyterlab_leaves_the_keys_to_each_control(opened):
+    keys = "[...document.querySelectorAll('.kv-watch :is(button, select, input, summary)')].every("
+    assert opened.evaluate(f"{keys}control => control.hasAttribute('data-lm-suppress-shortcuts'))")
 
 
 @pytest.mark.browser
