@@ -19,7 +19,7 @@ from .grammar import (
     tokens,
 )
 
-TEXT = ["Mia", "found", "the", "red", "lamp", "."]
+TEXT = ["Mia", "found", "the", "red", "lamp", "and"]
 
 
 def generation_loop() -> Figure:
