@@ -18,6 +18,7 @@ from .grammar import (
     arrow,
     box,
     brace,
+    cache,
     canvas,
     cell,
     corner,
@@ -97,12 +98,12 @@ def positions(stored: int = 4) -> Figure:
         places = tokens(ax, 1.7, y, TEXT[:stored], 1.1)
         for position, place in enumerate(places):
             say(ax, place, y + 0.4, str(position), WORDS)
-        token(ax, 7.0, y, TEXT[stored], 1.1, **({} if start else WRONG))
-        say(ax, 7.0, y + 0.4, str(start), WORDS, weight="bold")
+        token(ax, 6.7, y, TEXT[stored], 1.1, **({} if start else WRONG))
+        say(ax, 6.7, y + 0.4, str(start), WORDS, weight="bold")
         said = "comes after all\nthat is cached" if start else "takes itself for\nthe first word"
-        say(ax, 7.7, y, said, ha="left")
+        say(ax, 7.35, y, said, ha="left")
     say(ax, 3.35, 3.4, "cached, with their positions")
-    say(ax, 7.0, 3.4, "new, fed alone")
+    say(ax, 6.7, 3.4, "new, fed alone")
     return ax.figure
 
 
@@ -125,12 +126,7 @@ def _call(ax: Axes, left: float, title: str, fed: list[str], stored: int) -> Non
         cell(ax, place, 3.03, 0.55, 0.3)
     box(ax, middle, 1.75, 2.1, 1.4, "one layer")
     say(ax, middle, 3.42, "a result for each token fed")
-    for row in range(stored + len(fed)):
-        y = 1.0 + 0.5 * row
-        look = NEW if row >= stored else {}
-        key(ax, store - 0.3, y, "", 0.5, 0.32, **look)
-        value(ax, store + 0.27, y, "", 0.5, 0.32, **look)
-    cell(ax, store, 1.75, 1.25, 2.1, **STORE)
+    cache(ax, store, 1.75, stored, len(fed))
     say(ax, store, 3.03, "its cache", WORDS)
     arrow(ax, (left + 2.2, 2.05), (left + 2.57, 2.05))
     say(ax, left + 2.38, 2.27, "k, v")

@@ -64,19 +64,19 @@ def _slot(ax: Axes, x: float, y: float, word: str) -> None:
 
 
 def cut_in_two() -> Figure:
-    """Attention in two processes: each has its head, and the keys and values of that head."""
+    """Attention on two ranks: each has its head, and the keys and values of that head."""
     ax = canvas(NORMAL)
     tensor(ax, 0.85, 2.2, (3, 4), ("T", "D"))
     say(ax, 0.85, 1.65, "x, in both", WORDS)
-    for process, y in enumerate((3.2, 1.2)):
+    for rank, y in enumerate((3.2, 1.2)):
         cell(ax, 4.35, y, 4.7, 1.5, **STORE)
-        say(ax, 4.35, y + 0.95, f"process {process}", WORDS, weight="bold")
+        say(ax, 4.35, y + 0.95, f"rank {rank}", WORDS, weight="bold")
         arrow(ax, (1.4, 2.2 + 0.2 * (y - 2.2)), (1.9, y))
         for name, x, look in (("q", 2.4, QUERY), ("k", 3.1, KEY), ("v", 3.8, VALUE)):
             tensor(ax, x, y, (3, 2), ("", "d"), colors=[look])
             say(ax, x, y - 0.5, name, WORDS)
         arrow(ax, (4.1, y), (4.4, y))
-        box(ax, 4.95, y, 0.95, 0.5, f"head {process}")
+        box(ax, 4.95, y, 0.95, 0.5, f"head {rank}")
         arrow(ax, (5.5, y), (5.75, y))
         box(ax, 6.17, y, 0.75, 0.5, "½ W_o")
         arrow(ax, (6.75, y), (7.0, 2.2 + 0.3 * (y - 2.2)))

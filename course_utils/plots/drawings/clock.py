@@ -59,8 +59,8 @@ def asked_and_done() -> Figure:
     for number in range(3):
         cell(ax, start + 0.2 + 0.42 * number, 3.0, 0.42, 0.42, str(number + 1))
         cell(ax, start + 1.35 + 1.9 * number, 2.2, 1.9, 0.42, str(number + 1), facecolor="0.8")
-    brace(ax, start, start + 1.26, 1.6, "asked")
-    say(ax, start + 1.4, 1.55, "what a clock shows that does not wait", ha="left")
-    brace(ax, start, start + 6.1, 0.85, "done")
-    say(ax, start + 3.75, 0.67, "what a clock shows that waits", ha="left")
+    for end, y, text in ((1.26, 1.6, "does not wait"), (6.05, 0.85, "waits")):
+        brace(ax, start + 0.02, start + end, y, "")
+        word = "asked" if end < 2 else "done"
+        say(ax, start, y - 0.25, f"{word}: what a clock shows that {text}", ha="left")
     return ax.figure

@@ -21,7 +21,7 @@ from matplotlib.text import Text
 
 from ..look import CENTRED, GREEN, LOW, ORANGE, PALE, WIDTH, panels
 
-WORDS, NOTE = 13, 11  # points: what a thing is called, what is said about it
+WORDS, NOTE = 14, 12  # points: what a thing is called, what is said about it
 EDGE = "0.25"  # outlines and arrows
 PAPER = {"facecolor": "white", "edgecolor": EDGE, "linewidth": 1.3}
 SEEN = {"facecolor": EDGE, "edgecolor": "white", "linewidth": 1.0}  # a cell of a mask
@@ -186,6 +186,15 @@ def tensor(
         if edge:
             say(ax, *place, edge)
     return columns * size / 2, rows * size / 2
+
+
+def cache(ax: Axes, x: float, y: float, kept: int, written: int, room: int = 4) -> None:
+    """A layer's keys and values, a pair for each position, upwards; the last `written` are new."""
+    for row in range(kept + written):
+        height, look = y + 0.5 * (row - (room - 1) / 2), NEW if row >= kept else {}
+        key(ax, x - 0.3, height, "", 0.5, 0.32, **look)
+        value(ax, x + 0.27, height, "", 0.5, 0.32, **look)
+    cell(ax, x, y, 1.25, 0.5 * room + 0.1, **STORE)
 
 
 def brace(ax: Axes, start: float, end: float, y: float, text: str, below: bool = True) -> None:

@@ -114,7 +114,7 @@ def one_head() -> Figure:
     say(ax, 6.2, 4.55, "compare, mask,\nsoftmax", ha="left")
     _weights(ax, 5.65, 3.75, 0.28, ("T", ""))
     say(ax, 5.93, 4.3, "T")
-    say(ax, 4.6, 3.75, "weights", WORDS)
+    say(ax, 4.5, 3.75, "weights", WORDS)
     arrow(ax, (6.15, 3.75), (7.25, 3.75))
     corner(ax, (4.55, 1.2), (6.6, 1.2), (6.6, 3.55), (7.25, 3.55))
     say(ax, 6.65, 3.95, "mix")

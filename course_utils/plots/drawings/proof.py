@@ -14,13 +14,12 @@ from .grammar import (
     WORDS,
     arrow,
     box,
+    cache,
     canvas,
     cell,
-    key,
     label,
     say,
     tokens,
-    value,
 )
 
 STEPS: Script = [New(2), Feed(2), Feed(1), RollBack(2), Reorder((1, 0)), Feed(1)]
@@ -40,11 +39,7 @@ def nothing_is_read() -> Figure:
         box(ax, left + 1.1, 1.9, 1.6, 0.9, "model")
         arrow(ax, (left + 1.1, 2.4), (left + 1.1, 2.85))
         say(ax, left + 1.1, 3.05, "logits", WORDS)
-        for row in range(stored + len(fed)):
-            look = NEW if row >= stored else {}
-            key(ax, left + 2.85, 1.15 + 0.5 * row, "", 0.5, 0.32, **look)
-            value(ax, left + 3.42, 1.15 + 0.5 * row, "", 0.5, 0.32, **look)
-        cell(ax, left + 3.15, 1.9, 1.25, 2.1, **STORE)
+        cache(ax, left + 3.15, 1.9, stored, len(fed))
         say(ax, left + 3.15, 3.2, "cache", WORDS)
         arrow(ax, (left + 1.95, 2.1), (left + 2.47, 2.1))
         if stored:

@@ -19,13 +19,14 @@ from .grammar import (
     tokens,
 )
 
-TEXT = ["Mia", "found", "the", "red", "lamp", "."]
+TEXT = ["Mia", "found", "the", "red", "lamp", "and"]
+PROMPT = 3  # words
 
 
 def generation_loop() -> Figure:
     """A text goes in, one word comes out, and goes in again with the text."""
     ax = canvas(SQUARES)
-    places = tokens(ax, 0.75, 2.1, TEXT[:3], 0.75)
+    places = tokens(ax, 0.75, 2.1, TEXT[:PROMPT], 0.75)
     token(ax, places[-1] + 0.75, 2.1, "?", 0.75, linestyle="--")
     arrow(ax, (3.5, 2.1), (4.0, 2.1))
     box(ax, 4.6, 2.1, 1.1, 0.9, "model")
@@ -38,18 +39,18 @@ def generation_loop() -> Figure:
     box(ax, 7.85, 1.88, 1.0, 0.5, "choose")
     corner(ax, (7.85, 2.18), (7.85, 3.1), (5.85, 3.1))
     corner(ax, (4.95, 3.1), (3.0, 3.1), (3.0, 2.35))
-    token(ax, 5.4, 3.1, "red", 0.75)
+    token(ax, 5.4, 3.1, TEXT[PROMPT], 0.75)
     say(ax, 1.5, 1.6, "the text so far")
     say(ax, 4.6, 0.75, "each round runs the whole text, and makes it one word longer", WORDS)
     return ax.figure
 
 
-def computed_again(rounds: int = 3) -> Figure:
+def computed_again() -> Figure:
     """The text of each round: what is run for the first time, and what was run before."""
     ax = canvas(NORMAL)
     width = 0.8
-    for number in range(rounds):
-        y, length = 3.3 - 0.85 * number, 3 + number
+    for number in range(len(TEXT) - PROMPT):
+        y, length = 3.3 - 0.85 * number, PROMPT + number
         for place, word in enumerate(TEXT[:length]):
             before = number > 0 and place < length - 1
             token(ax, 1.6 + width * place, y, word, width, **(AGAIN if before else {}))

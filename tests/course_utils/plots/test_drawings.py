@@ -1,6 +1,7 @@
 """The drawings: nothing lies on anything else, and what they state is what the course does."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from course_utils.evaluation import Feed, New, Reorder, RollBack, Uncached, repl
 from course_utils.generation import decode_loop
 from course_utils.kv_cache import GrowingCache, PreallocatedCache
 from course_utils.plots import drawings
-from course_utils.plots.drawings import clock, grammar, proof
+from course_utils.plots.drawings import chapters, clock, grammar, proof
 from course_utils.stories import Tokenizer
 
 
@@ -194,6 +195,31 @@ def test_the_passes_are_those_of_a_generation(use_cache):
     told = clock.passes(4, 4)["with a cache" if use_cache else "no cache"]
     assert [new + again for new, again in told] == fed
     assert f"{sum(fed)} run" in words_of(drawings.what_runs())
+
+
+def test_the_rounds_of_the_loop_run_as_many_words_as_a_generation_without_a_cache():
+    model, fed = small_model(), []
+    model.register_forward_pre_hook(lambda _, args: fed.append(args[0].size(1)))
+    list(decode_loop(model, random_ids(1, 3), 3, use_cache=False, temperature=0))
+    told = re.findall(r"new (\d+), again (\d+)", "\n".join(words_of(drawings.computed_again())))
+    assert [int(new) + int(again) for new, again in told] == fed
+    assert [int(again) for _, again in told] == [0, *fed[:-1]]
+
+
+def test_each_word_is_in_the_block_that_its_table_names():
+    ax = drawings.page_table().axes[0]
+    blocks = {round(t.get_position()[1], 3): int(t.get_text()) for t in ax.texts if numbers(t)}
+    found = {t.get_text(): t.get_position() for t in ax.texts if t.get_position()[0] > 7}
+    for name, row in chapters.READERS.items():
+        for position, word in enumerate(row):
+            x, y = found[word]
+            assert blocks[round(y, 3)] == chapters.TABLES[name][position // 2]
+            assert (x > 7.6) == bool(position % 2)
+
+
+def numbers(text):
+    """Whether it is the number of a block, left of the block."""
+    return text.get_text().isdigit() and 6 < text.get_position()[0] < 7
 
 
 def test_the_script_is_played_as_it_is_drawn():
