@@ -55,7 +55,8 @@ SCRIPT = r"""
       '<span>with the cache: K and V</span><span class="kv-looks">' +
       named.map((word) => `<span>“${word}” looks at</span>`).join('') +
       '</span><span>without</span></div>' + rows.join('') +
-      `<div class="kv-row"><span></span>${head(call, 'layer ')}<span></span>${head(beside, '')}</div></div>` +
+      `<div class="kv-row"><span></span>${head(call, 'layer ')}<span></span>${head(beside, '')}` +
+      '</div></div>' +
       `<div class="kv-out">${out('With the cache', call)}${out('Without a cache', beside)}</div>`;
   }
   function show() {
