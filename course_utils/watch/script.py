@@ -27,8 +27,8 @@ SCRIPT = r"""
   const cell = (c) => `<i class="${LOOK[c][0]}">${LOOK[c][1]}</i>`;
   const cells = (call, row) => '<span class="kv-cells">' + call.cells.map((kv) =>
     `<span>${cell(kv[0][row] || '.')}${cell(kv[1][row] || '.')}</span>`).join('') + '</span>';
-  const head = (call) => '<span class="kv-cells">' +
-    call.cells.map((_, n) => `<em><span>layer </span>${n + 1}</em>`).join('') + '</span>';
+  const head = (call, word) => '<span class="kv-cells">' +
+    call.cells.map((_, n) => `<em><span>${word}</span>${n + 1}</em>`).join('') + '</span>';
   const share = (seen) => seen ? (seen / 100).toFixed(2) : '';
   const out = (name, call) => `<p><strong>${name}</strong><br>comes out: ${esc(call.out)}<br>` +
     `operations: ${call.operations}, so far ${call.total}</p>`;
@@ -55,7 +55,8 @@ SCRIPT = r"""
       '<span>with the cache: K and V</span><span class="kv-looks">' +
       named.map((word) => `<span>“${word}” looks at</span>`).join('') +
       '</span><span>without</span></div>' + rows.join('') +
-      `<div class="kv-row"><span></span>${head(call)}<span></span>${head(beside)}</div></div>` +
+      `<div class="kv-row"><span></span>${head(call, 'layer ')}<span></span>${head(beside, '')}` +
+      '</div></div>' +
       `<div class="kv-out">${out('With the cache', call)}${out('Without a cache', beside)}</div>`;
   }
   function show() {

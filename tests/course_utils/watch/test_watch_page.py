@@ -175,17 +175,18 @@ def test_the_looks_are_those_of_the_chosen_layer(opened):
 
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", TAKES)
-def test_on_a_phone_nothing_is_cut_off_and_axe_finds_nothing(scheme, opened):
+@pytest.mark.parametrize("width", [390, 700])
+def test_nothing_is_cut_off_and_axe_finds_nothing(width, scheme, opened):
     from axe_playwright_python.sync_playwright import Axe
 
-    opened.set_viewport_size({"width": 390, "height": 900})
+    opened.set_viewport_size({"width": width, "height": 900})
     opened.evaluate(f"document.documentElement.dataset.theme = '{scheme}'")
     root = opened.locator(".kv-watch").first
     for name in ("healthy", *FAULTS):
         root.locator("select").first.select_option(label=name)
         for number in range(6):
             root.locator("input").fill(str(number))
-            assert opened.evaluate("document.documentElement.scrollWidth") <= 390
+            assert opened.evaluate("document.documentElement.scrollWidth") <= width
             cut = "all => all.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.innerText)"
             assert root.locator(".kv-row span, button").evaluate_all(cut) == []
     found = Axe().run(opened).response["violations"]
