@@ -42,10 +42,11 @@ class Watched:
 
 
 class Unseen:
-    """What is shown instead of a model that cannot be watched: why."""
+    """What is shown instead of a model that cannot be watched: why. It has no records."""
 
     def __init__(self, reason: str):
         self.reason = reason
+        self.records: list[Record] = []
 
     def __repr__(self) -> str:
         return self.reason

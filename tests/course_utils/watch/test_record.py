@@ -148,7 +148,7 @@ def test_an_exercise_that_is_not_done_says_so():
 
 def test_a_model_that_cannot_be_heard_gets_a_message(right):
     found = watch.watch(torch.nn.Linear(2, 2), Tokenizer(), TEXT)
-    assert "must be in `model.layers[i].attention`" in repr(found)
+    assert "must be in `model.layers[i].attention`" in repr(found) and found.records == []
 
 
 @pytest.mark.parametrize("name", NOT_HEARD)
