@@ -2,9 +2,10 @@
 
     python -m authoring.minutes [01 04 ...]
 
-Counted are the words of the text cells, without cards' minutes, hints and formulas; the lines of
-code that are given (not those of the answers, which the exercises' minutes are for); and the
-minutes on the cards. Figures' code and the progress cell count like any other.
+Counted are the words of the text cells, without cards' minutes, formulas and what is folded
+(hints, answers to predictions); the lines of code that are given (not those of the answers, which
+the exercises' minutes are for); and the minutes on the cards. Figures' code and the progress cell
+count like any other.
 """
 
 import re

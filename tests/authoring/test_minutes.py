@@ -23,10 +23,11 @@ def test_the_stated_minutes_are_the_counted_ones(path):
 
 def test_words_lines_and_exercises_are_counted_apart(tmp_path):
     card = "| **Difficulty** | ●○○ · 7 minutes |\n<details>\nnot these\n</details>"
+    guess = "> Guess!\n>\n> <details><summary>not</summary>\n>\n> these\n> </details>"
     answer = "def f():\n    ### BEGIN SOLUTION\n    return 1\n    ### END SOLUTION\n\n\nf()"
-    cells = [new_markdown_cell("About 12 minutes. $$a+b$$"), new_markdown_cell(card)]
+    cells = [new_markdown_cell(text) for text in ("About 12 minutes. $$a+b$$", card, guess)]
     path = tmp_path / "01_x.ipynb"
     nbformat.write(new_notebook(cells=[*cells, new_code_cell(answer)]), path)
     found = minutes(path)
-    assert (found.words, found.lines, found.exercises, found.stated) == (6, 2, 7, 12)
-    assert found.counted == 6 / 180 + 2 / 8 + 7
+    assert (found.words, found.lines, found.exercises, found.stated) == (7, 2, 7, 12)
+    assert found.counted == 7 / 180 + 2 / 8 + 7

@@ -21,6 +21,11 @@ PAGES = [path for path in ALL if path not in PATHS]
 FOLDERS = ("speed", "flash", "smaller", "serving", "parallel", "gpt2", "wild")
 CHAPTERS = dict(zip(("07", "08", "09", "10", "11", "12", "13"), FOLDERS, strict=True))
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
+PREDICT = "> **Predict first.** "
+ANSWERED = re.compile(
+    rf"{re.escape(PREDICT)}(?:.|\n> )+\n>\n"
+    r"> <details><summary>The answer, and why</summary>\n>\n(?P<answer>(?:> .+\n)+?)> </details>"
+)
 
 
 @pytest.fixture(params=PATHS, ids=lambda path: path.stem)
@@ -199,9 +204,18 @@ def test_predictions_are_answered_by_the_next_cell(notebook):
     asked = [i for i, cell in enumerate(notebook.cells) if "**Predict first.**" in cell.source]
     assert len(asked) >= 2
     for i in asked:
-        assert notebook.cells[i].source.rpartition("\n\n")[2].startswith("> **Predict first.**")
+        assert notebook.cells[i].source.rpartition("\n\n")[2].startswith(PREDICT)
         assert notebook.cells[i + 1].cell_type == "code"
         assert notebook.cells[i + 1].outputs
+
+
+def test_the_answer_to_a_prediction_is_folded_below_it(notebook):
+    for cell in notebook.cells:
+        if "**Predict first.**" in cell.source:
+            question = cell.source.rpartition("\n\n")[2]
+            found = ANSWERED.fullmatch(question)
+            assert found, f"{cell.id}: {question}"
+            assert 20 <= len(found["answer"].split()) <= 120, cell.id
 
 
 def exercises_of(number):
