@@ -15,7 +15,7 @@ STEPS = [line.split(maxsplit=1) for line in TEXT.splitlines() if line and line[0
 
 
 def patterns(name):
-    """The lines of an ignore file; in Docker's, a folder's name alone is only the one at the top."""
+    """The lines of an ignore file, without what says at which depth they hold."""
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     return {line.removeprefix("**/").strip("/") for line in lines if line and line[0] != "#"}
 
