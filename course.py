@@ -16,6 +16,7 @@ USAGE = """usage: python3 course.py TASK [--cpu] [arguments for the task]
           with numbers, only these notebooks and their tests (course.py test 04 05)
   train   train the course's model             (course.py train --fresh)
   site    make the course's site               (course.py site --out folder)
+  links   name your copy on GitHub in all links to it   (course.py links OWNER/REPO)
   setup   only set up .venv, which the other tasks do by themselves
   --cpu   on Linux, set up PyTorch without CUDA: 0.4 GB to download, not 3"""
 ROOT = Path(__file__).resolve().parent
@@ -42,12 +43,14 @@ def main(arguments: list) -> int:
         "test": [PYTHON, "tests/run_all.py"],
         "train": [PYTHON, "-m", "course_utils.train"],
         "site": [PYTHON, "-m", "authoring.site"],
+        "links": [sys.executable, "setup/links.py"],  # needs nothing but Python
         "setup": [],
     }
     if task not in commands:
         print(USAGE, file=sys.stderr)
         return 2
-    setup(cpu="--cpu" in arguments)
+    if task != "links":
+        setup(cpu="--cpu" in arguments)
     if task == "site":
         add("site")
     return call(commands[task] + rest) if commands[task] else 0

@@ -22,6 +22,7 @@ from traitlets.config import Config
 
 from course_utils.checks.progress import THE_COURSES
 
+from . import COLAB, LINKS
 from .go_on import GO_ON
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
@@ -29,6 +30,7 @@ STUB = 'raise NotImplementedError("Your turn: the card above says what to build.
 DO_IT = re.compile(r"> \*\*\[Do it yourself\]\((?:\.\./)?exercises/(.+?)\)\*\* · (.+)\n>\n")
 SEE_IT = "> **[See it worked]({folder}{name})** · [start here](../00_start_here.ipynb)\n>\n"
 WORDS = "\n>\n> Words: [glossary](glossary.ipynb) · letters: [notation](notation.ipynb)"
+TO_EXERCISE = re.compile(r'(?<=[/"]notebooks/)(?:going_further/)?(?=\d\d_\w+\.ipynb)')
 STEPS = (LockCells, ClearSolutions, ClearOutput, CheckCellMetadata, ComputeChecksums)
 
 
@@ -37,9 +39,9 @@ def student_edition(
 ) -> NotebookNode:
     """A worked notebook as a student gets it. Raises nbgrader's errors for wrong metadata.
 
-    In a hand-out it stays in its folder, without the glossary and the notation, and nothing shows
-    the course's version. A chapter of "Going further" is as deep in the folders as its student
-    edition, so its links stay.
+    In a hand-out it stays in its folder, without the glossary and the notation, without links to a
+    copy on GitHub, and nothing shows the course's version. A chapter of "Going further" is as deep
+    in the folders as its student edition, so its links stay.
     """
     worked = {c.metadata.get("nbgrader", {}).get("grade_id"): c.source for c in notebook.cells}
     config = Config({"ClearSolutions": {"code_stub": {"python": STUB}}})
@@ -62,8 +64,19 @@ def student_edition(
             cells.append(_go_on(code, cell["id"]))
     see_it = SEE_IT.format(folder="../going_further/" if chapter else "../", name=r"\1")
     cells[0].source = DO_IT.sub("" if handout else see_it, cells[0].source)
-    notebook.cells = cells
+    notebook.cells = _for_this_copy(cells, handout)
     return notebook
+
+
+def _for_this_copy(cells: list[NotebookNode], handout: bool) -> list[NotebookNode]:
+    """What `course.py links` wrote leads to the exercises; a hand-out has nothing of it."""
+    if handout:
+        cells[0].source = re.sub(LINKS, "", cells[0].source)
+        return [cell for cell in cells if cell.get("id") != COLAB]
+    for cell in cells:
+        if cell is cells[0] or cell.get("id") == COLAB:
+            cell.source = TO_EXERCISE.sub("exercises/", cell.source)
+    return cells
 
 
 def without_marks(source: str) -> str:

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import nbformat
 
+from . import COLAB, LINKS
+
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 WORDS, LINES = 180, 8  # a minute
-FOLDED = re.compile(r"<details>.*?</details>|\$\$.*?\$\$", re.DOTALL)
+FOLDED = re.compile(rf"<details>(?s:.*?)</details>|\$\$(?s:.*?)\$\$|{LINKS}")
 ANSWER = re.compile(r"### BEGIN SOLUTION.*?### END SOLUTION", re.DOTALL)
 ON_A_CARD = re.compile(r"^\| \*\*Difficulty\*\* \| .*?(\d+) minutes", re.MULTILINE)
 STATED = re.compile(r"About (\d+) minutes")
@@ -38,7 +40,7 @@ class Minutes:
 
 
 def minutes(path: Path) -> Minutes:
-    cells = nbformat.read(path, as_version=4).cells
+    cells = [c for c in nbformat.read(path, as_version=4).cells if c.get("id") != COLAB]
     text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     code = "\n".join(ANSWER.sub("", cell.source) for cell in cells if cell.cell_type == "code")
     stated = STATED.search(text)

@@ -27,6 +27,7 @@ from nbformat import NotebookNode
 
 from authoring.site.extract import figure
 
+from . import COLAB
 from .exercises import NOTEBOOKS, write_all
 
 CELL_SECONDS = 600
@@ -68,7 +69,7 @@ def refresh(path: Path, timings: bool = False) -> str:
 
 
 def execute(notebook: NotebookNode, folder: Path) -> None:
-    """Run all cells in a fresh kernel in `folder`. Raises Refused, with the cell's number."""
+    """Run all cells but Colab's in a fresh kernel in `folder`. Raises Refused, with the number."""
     client = NotebookClient(
         notebook,
         timeout=CELL_SECONDS,
@@ -77,7 +78,8 @@ def execute(notebook: NotebookNode, folder: Path) -> None:
         extra_arguments=["--log-level=ERROR"],
         resources={"metadata": {"path": str(folder)}},
     )
-    code = [(index, cell) for index, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+    cells = [(i, cell) for i, cell in enumerate(notebook.cells) if cell.get("id") != COLAB]
+    code = [(index, cell) for index, cell in cells if cell.cell_type == "code"]
     for _, cell in code:
         cell.outputs, cell.execution_count = [], None
     with client.setup_kernel():

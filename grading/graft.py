@@ -15,6 +15,8 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 
+from authoring import COLAB
+
 from .answers import Answer, parsed
 from .probes import PREAMBLE, PROBES
 
@@ -36,11 +38,13 @@ class Exercise:
 
 @cache
 def master(notebook: str) -> NotebookNode:
-    """The worked notebook "01" to "06". Raises ValueError for any other."""
+    """The worked notebook "01" to "06", without the cell for Colab. Raises ValueError else."""
     found = sorted(NOTEBOOKS.glob(f"{notebook}_*.ipynb"))
     if not found:
         raise ValueError(f"There is no notebook {notebook!r}: choose from 01 to 06.")
-    return nbformat.read(found[0], as_version=4)
+    notebook = nbformat.read(found[0], as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if cell.get("id") != COLAB]
+    return notebook
 
 
 @cache

@@ -181,7 +181,7 @@ def test_unknown_task_gets_the_usage_and_starts_nothing(folder, arguments):
     done = folder.run(*arguments)
     assert done.returncode == 2
     assert done.stdout == ""
-    for task in ("lab", "test", "train", "site", "setup"):
+    for task in ("lab", "test", "train", "site", "links", "setup"):
         assert re.search(rf"^  {task} ", done.stderr, re.MULTILINE), task
     assert folder.names() == []
 

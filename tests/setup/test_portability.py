@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from authoring.site.__main__ import SITE
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 HEAD = "#    uv pip compile "
@@ -50,9 +52,9 @@ def test_the_pins_are_what_uv_makes_of_pyproject(tmp_path):
     assert after == before, f"run the command in the head of constraints.txt: {sorted(changed)}"
 
 
-def workflow():
-    """The workflow as data; YAML 1.1 reads its key `on` as the word for true."""
-    text = (ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
+def workflow(name="test"):
+    """A workflow as data; YAML 1.1 reads its key `on` as the word for true."""
+    text = (ROOT / ".github" / "workflows" / f"{name}.yml").read_text(encoding="utf-8")
     return yaml.safe_load(text)
 
 
@@ -66,9 +68,10 @@ def test_the_workflow_runs_on_three_systems_and_two_pythons():
         assert int(oldest) <= int(version.removeprefix("3.")) < int(too_new)
 
 
-def test_the_workflow_may_only_read_and_names_its_actions_versions():
-    assert workflow()["permissions"] == {"contents": "read"}
-    steps = [step for job in workflow()["jobs"].values() for step in job["steps"]]
+@pytest.mark.parametrize("name", ["test", "pages"])
+def test_a_workflow_may_only_read_and_names_its_actions_versions(name):
+    assert workflow(name)["permissions"] == {"contents": "read"}
+    steps = [step for job in workflow(name)["jobs"].values() for step in job["steps"]]
     for step in steps:
         assert re.fullmatch(r"actions/[\w-]+@v\d+", step.get("uses", "actions/none@v1"))
 
@@ -80,6 +83,29 @@ def test_the_workflow_calls_the_commands_of_the_course():
         ".ci/run"
     ]
     assert os.access(ROOT / ".ci" / "run", os.X_OK) or os.name == "nt"
+
+
+def test_the_site_is_published_only_where_the_owner_wants_it_and_made_as_the_gate_makes_it():
+    pages = workflow("pages")
+    assert set(pages[True]) == {"push", "workflow_dispatch"}
+    build, deploy = pages["jobs"]["build"], pages["jobs"]["deploy"]
+    assert build["if"].split(" && ")[0] == "vars.PUBLISH_SITE == 'yes'"
+    assert build["if"].endswith("github.ref_name == github.event.repository.default_branch")
+    commands = [step["run"] for step in build["steps"] if "run" in step]
+    gate = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert commands == ["python3 course.py site"]
+    assert f"{commands[0]} || status=1" in gate
+    index = workflow()["jobs"]["gate"]["env"]
+    assert build["env"] == index  # PyTorch without CUDA, as there
+    upload = build["steps"][-1]
+    assert upload["uses"].startswith("actions/upload-pages-artifact@")
+    assert upload["with"] == {"path": SITE.relative_to(ROOT).as_posix()}
+    assert deploy["needs"] == "build"
+    assert deploy["permissions"] == {"pages": "write", "id-token": "write"}
+    assert deploy["environment"]["name"] == "github-pages"
+    [step] = deploy["steps"]
+    assert step["uses"].startswith("actions/deploy-pages@")
+    assert step["id"] in deploy["environment"]["url"]
 
 
 def test_citation_and_licences_agree_with_the_project():
