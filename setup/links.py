@@ -68,8 +68,8 @@ These are the exercises of this copy, with the course's versions folded below th
 has no such link.
 
 """
-NO_HUB = "The link for students is your hub's address, and after it this."
-A_HUB = "This is the link for students."
+NO_HUB = "The link for students is the address of your hub, with this after it."
+A_HUB = "Students follow the link below."
 
 
 @dataclass(frozen=True)
