@@ -38,13 +38,15 @@ class Exercise:
 
 @cache
 def master(notebook: str) -> NotebookNode:
-    """The worked notebook "01" to "06", without the cell for Colab. Raises ValueError else."""
+    """The worked notebook "01" to "06", but for its cell for Colab. Raises ValueError for any
+    other.
+    """
     found = sorted(NOTEBOOKS.glob(f"{notebook}_*.ipynb"))
     if not found:
         raise ValueError(f"There is no notebook {notebook!r}: choose from 01 to 06.")
-    notebook = nbformat.read(found[0], as_version=4)
-    notebook.cells = [cell for cell in notebook.cells if cell.get("id") != COLAB]
-    return notebook
+    worked = nbformat.read(found[0], as_version=4)
+    worked.cells = [cell for cell in worked.cells if cell.get("id") != COLAB]
+    return worked
 
 
 @cache

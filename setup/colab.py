@@ -15,15 +15,9 @@ from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-COLABS_OWN = {
-    "torch",
-    "jupyterlab",
-    "ipykernel",
-}  # it has a PyTorch, a page and a kernel of its own
+COLABS_OWN = {"torch", "jupyterlab", "ipykernel"}  # it has a PyTorch, a page and a kernel
 NAME = re.compile(r"[A-Za-z0-9._-]+")
-FAILED = (
-    "pip could not install {}: its reason is above. Run this cell again, or restart the session."
-)
+FAILED = "pip could not install {}: its reason is above. Run this cell again, or restart."
 SAME = "The outputs in the notebooks were made with another one: last digits can differ."
 
 

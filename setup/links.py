@@ -174,7 +174,9 @@ def main(arguments: list[str] | None = None) -> int:
     copy = Copy(*given.copy.groups(), given.branch[0], given.hub[1] or "")
     written = list(changes(copy))
     for path, text in written:
-        path.write_text(text, encoding="utf-8", newline="\n")
+        part = path.with_name(path.name + ".part")  # so that no file is ever half written
+        part.write_text(text, encoding="utf-8", newline="\n")
+        part.replace(path)
         print(path.relative_to(ROOT).as_posix())
     where = f"branch {copy.branch} of github.com/{copy.owner}/{copy.repo}"
     print(f"{len(written)} files changed: all links lead to {where}.")

@@ -30,13 +30,17 @@ def variations(script: Script) -> Iterator[list[Step]]:
     for i in reversed(range(len(script))):
         yield [*script[:i], *script[i + 1 :]]
     for i, step in enumerate(script):
-        if isinstance(step, Feed):
+        if isinstance(step, Feed) and _rolls_back(script[i + 1 :], step.cache):
             for fewer in dict.fromkeys((step.tokens // 2, 1)):
                 later = [_sooner(other, fewer, step.cache) for other in script[i + 1 :]]
                 yield [*script[:i], replace(step, tokens=step.tokens - fewer), *later]
     for i, step in enumerate(script):
         for simpler in _simpler(step):
             yield [*script[:i], simpler, *script[i + 1 :]]
+
+
+def _rolls_back(script: Script, cache: str) -> bool:
+    return any(isinstance(step, RollBack) and step.cache == cache for step in script)
 
 
 def _sooner(step: Step, fewer: int, cache: str) -> Step:

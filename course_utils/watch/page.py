@@ -10,7 +10,7 @@ from .script import SCRIPT
 from .style import STYLE
 from .words import fed, likely, operations, problems, sentence, strip, summary
 
-KEY = (
+LEGEND = (
     ('<i class="w"></i>', "written in this call"),
     ('<i class="r"></i>', "read from the cache"),
     ('<i class="bad">r</i>', "other numbers than without a cache"),
@@ -42,7 +42,7 @@ def controls(uncached: Record, records: Sequence[Record]) -> str:
         f'<option value="{number}"{last * (number == layers - 1)}>layer {number + 1}</option>'
         for number in range(layers)
     )
-    key = "".join(f"<span>{sign}{meaning}</span>" for sign, meaning in KEY)
+    key = "".join(f"<span>{sign}{meaning}</span>" for sign, meaning in LEGEND)
     return f"""<div class="kv-live" role="group" aria-label="A cache, call by call">
 <div class="kv-bar"><button type="button">Back</button><button type="button">Step</button>
 <button type="button">Play</button>

@@ -2,7 +2,6 @@
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from ...attention import causal_mask
 from ..look import NORMAL, SQUARES
@@ -11,7 +10,6 @@ from .grammar import (
     FRAME,
     KEY,
     NEW,
-    SEEN,
     STORE,
     WORDS,
     WRONG,
@@ -22,6 +20,7 @@ from .grammar import (
     canvas,
     cell,
     corner,
+    grid,
     key,
     query,
     say,
@@ -65,13 +64,13 @@ def mask_offset(stored: int = 3, new: int = 2) -> Figure:
     low = top - (stored + (new - 1) / 2) * size
     for i, word in enumerate(row):
         say(ax, left - 0.4, top - i * size, word, WORDS, ha="right", style="italic")
-    _grid(ax, left, top, causal_mask(len(row), len(row)), size)
+    grid(ax, left, top, causal_mask(len(row), len(row)), size)
     cell(ax, left + along, low, len(row) * size, new * size, **FRAME)
     say(ax, left + along, 3.9, "without a cache: the square", WORDS)
     arrow(ax, (4.1, low), (4.8, low))
     for i, word in enumerate(row[stored:], start=stored):
         say(ax, right - 0.4, top - i * size, word, WORDS, ha="right", style="italic")
-    _grid(ax, right, top - stored * size, causal_mask(new, len(row)), size)
+    grid(ax, right, top - stored * size, causal_mask(new, len(row)), size)
     cell(ax, right + along, low, len(row) * size, new * size, **FRAME)
     for j in range(len(row)):
         look = NEW if j >= stored else {}
@@ -80,14 +79,6 @@ def mask_offset(stored: int = 3, new: int = 2) -> Figure:
     brace(ax, right - 0.2, right + (stored - 0.6) * size, 0.6, "stored")
     brace(ax, right + (stored - 0.4) * size, right + (len(row) - 0.6) * size, 0.6, "new")
     return ax.figure
-
-
-def _grid(ax: Axes, x: float, y: float, mask: Tensor, size: float) -> None:
-    """A mask, dark where a query may look; (x, y) is the middle of its first cell."""
-    for i in range(mask.size(0)):
-        for j in range(mask.size(1)):
-            look = SEEN if mask[i, j] else {}
-            cell(ax, x + j * size, y - i * size, size, size, "sees" if mask[i, j] else "", **look)
 
 
 def positions(stored: int = 4) -> Figure:

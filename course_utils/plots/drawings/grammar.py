@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, PathPatch, Polygon, Rectangle
 from matplotlib.path import Path
 from matplotlib.text import Text
+from torch import Tensor
 
 from ..look import CENTRED, GREEN, LOW, ORANGE, PALE, WIDTH, panels
 
@@ -186,6 +187,13 @@ def tensor(
         if edge:
             say(ax, *place, edge)
     return columns * size / 2, rows * size / 2
+
+
+def grid(ax: Axes, x: float, y: float, mask: Tensor, size: float, hidden: str = "") -> None:
+    """A mask, dark where a query may look; (x, y) is the middle of its first cell."""
+    for i, j in np.ndindex(*mask.shape):
+        look, text = (SEEN, "sees") if mask[i, j] else ({}, hidden)
+        cell(ax, x + j * size, y - i * size, size, size, text, **look)
 
 
 def cache(ax: Axes, x: float, y: float, kept: int, written: int, room: int = 4) -> None:

@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,6 +23,7 @@ from .grammar import (
     canvas,
     cell,
     corner,
+    grid,
     key,
     query,
     say,
@@ -88,9 +88,7 @@ def no_looking_ahead() -> Figure:
 
 def _mask(ax: Axes, x: float, y: float, mask: Tensor, marked: int, size: float = 0.62) -> None:
     """The mask of the sentence, from the middle of its first cell; one row is framed."""
-    for i, j in np.ndindex(*mask.shape):
-        look = SEEN if mask[i, j] else {}
-        cell(ax, x + j * size, y - i * size, size, size, "sees" if mask[i, j] else "−∞", **look)
+    grid(ax, x, y, mask, size, "−∞")
     for i, word in enumerate(SENTENCE):
         say(ax, x - 0.45, y - i * size, word, WORDS, ha="right", style="italic")
         say(ax, x + i * size, y + 0.48, word, style="italic")
