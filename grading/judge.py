@@ -28,7 +28,8 @@ from .sandbox import BROKEN, DIED, NOT_STARTED, TIME
 CELL_SECONDS = 20
 NOTEBOOK_SECONDS = 40
 PATIENCE = 30.0  # seconds for pytest to give a notebook up by itself, and to start
-MEMORY = "ulimit -v 2000000"  # of pytest, in kilobytes: what kernels say is kept there
+# Of pytest, in kilobytes: what kernels say is kept there, where a right answer needs 110,000.
+MEMORY = "ulimit -c 0 -v 350000"
 RIGHT, WRONG = "right", "wrong"
 NOTHING = {"cells": {}, "seconds": 0.0, "why": DIED}
 GRADED, FEEDBACK = "graded", "feedback"
@@ -209,6 +210,7 @@ def _pytest_once(work: Path, names: list[str]) -> bool:
         "GRADING_KEEP_OUTPUTS": "feedback",
         "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "MALLOC_ARENA_MAX": "1",  # glibc takes 64 MB of addresses for each thread else
     }
     command = [sandbox.PYTHON, "-m", "pytest", *options, *(f"{name}.ipynb" for name in names)]
     if sandbox.why_not() is None:

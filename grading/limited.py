@@ -17,16 +17,17 @@ import time
 import weakref
 from pathlib import Path
 
-MEMORY = 2_000_000_000  # bytes of addresses
+MEMORY = 400_000_000  # bytes of addresses; an honest file of 20 MB needs 200 MB
 SECONDS = 20.0
 LONGEST = 30_000_000  # bytes of an answer
 DIED = "the process that read it died"
+NO_MEMORY = "it took too much memory"
 ROOT = Path(__file__).resolve().parent.parent
 _mine = threading.local()
 
 
 class TooMuch(RuntimeError):
-    """It took too much time, killed its process, or its result was too large."""
+    """It took too much time or memory, killed its process, or its result was too large."""
 
 
 class Limited:
@@ -39,6 +40,7 @@ class Limited:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd=ROOT,
+            env=os.environ | {"MALLOC_ARENA_MAX": "1"},  # 64 MB of addresses for each thread else
         )
         self.close = weakref.finalize(self, _end, self.process)
 
@@ -51,7 +53,7 @@ class Limited:
             raise TooMuch(DIED) from None
         done, found = json.loads(self._line(time.monotonic() + SECONDS))
         if not done:
-            raise RuntimeError(found)
+            raise TooMuch(found) if found == NO_MEMORY else RuntimeError(found)
         return found
 
     def _line(self, end: float) -> bytes:
@@ -101,7 +103,9 @@ def serve() -> None:
         name, given = json.loads(line)
         try:
             answer = True, functions[name](*given)
-        except Exception as error:  # MemoryError too: the next request may be a small one
+        except MemoryError:  # the process goes on: the next request may be a small one
+            answer = False, NO_MEMORY
+        except Exception as error:
             answer = False, f"{type(error).__name__}: {error}"
         print(json.dumps(answer), flush=True)
 

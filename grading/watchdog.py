@@ -9,6 +9,7 @@ notebook), GRADING_OUTPUT_LIMIT (bytes per notebook).
 """
 
 import contextlib
+import functools
 import json
 import os
 import tempfile
@@ -31,7 +32,8 @@ GRACE = 3.0
 POLL = 0.5
 OUTPUT_LIMIT = int(os.environ.get("GRADING_OUTPUT_LIMIT", 2_000_000))
 EACH = 200  # bytes that a message counts for at least: reading it takes time
-LARGEST_FRAME, LONGEST_QUEUE = 8_000_000, 50  # bytes, messages that wait to be read
+USUAL = 1500  # bytes around what a message says: who says it, when, to whom
+LARGEST_FRAME, LONGEST_QUEUE = 4_000_000, 20  # bytes, messages that wait to be read
 SECONDS = float(os.environ.get("GRADING_SECONDS", 60))
 GRADER = int(os.environ.get("GRADING_PROCESS", os.getppid()))
 outcomes: dict[str, dict] = {}
@@ -54,14 +56,13 @@ def _start(
     sockets = Path(os.environ["GRADING_SOCKETS"]) / kernel_name
     folder = Path(tempfile.mkdtemp(prefix="kernel-", dir=sockets))
     manager = KernelManager(
-        context=_context(),
         kernel_name=kernel_name,
         kernel_spec_manager=specs,
         transport="ipc",
         connection_file=str(folder / "kernel.json"),
     )
     manager.start_kernel(**options)
-    client = manager.client()
+    client = manager.client(context=_context())  # it would make one without limits
     client.start_channels(hb=False)  # its thread would wait for ever for a kernel that hung up
     end = time.monotonic() + startup_timeout
     while manager.is_alive() and time.monotonic() < end and os.getppid() == GRADER:
@@ -75,6 +76,7 @@ def _start(
     raise RuntimeError("The kernel did not start.")
 
 
+@functools.cache
 def _context() -> zmq.Context:
     """What sockets are made from that take only so much: a longer message ends the connection."""
     context = zmq.Context()
@@ -109,8 +111,11 @@ class WatchedKernel(nbval.kernel.RunningKernel):
         if not self.is_alive():
             ended = Path(os.environ["GRADING_SOCKETS"]) / self.km.kernel_name / "ended"
             return ended.read_text(encoding="utf-8") if ended.exists() else DIED
-        # A living kernel's connection ends where a message was longer than the socket takes.
-        return OUTPUT if self.lost and self.lost.poll(0) else ""
+        return OUTPUT if self._cut_off() else ""
+
+    def _cut_off(self) -> bool:
+        """A living kernel's connection ends where a message was longer than the socket takes."""
+        return bool(self.lost and self.lost.poll(0) and self.is_alive())
 
     def execute_cell_input(self, cell_input: str, allow_stdin: bool | None = None) -> str:
         try:
@@ -146,15 +151,16 @@ class WatchedKernel(nbval.kernel.RunningKernel):
 
     def _read(self, timeout: float | None) -> dict:
         message = self.kc.get_iopub_msg(timeout=timeout)
-        self.said += max(EACH, len(str(message["content"])))
+        self.said += max(EACH, len(str(message)) - USUAL) + sum(map(len, message["buffers"]))
         return message
 
     def get_message(self, stream: str, timeout: float | None = None) -> dict:
         if stream == "shell":
             return self.kc.get_shell_msg(timeout=timeout)
         late = TIME if time.monotonic() > self.deadline + GRACE else ""
-        self.why = self.why or (OUTPUT if self.said > OUTPUT_LIMIT else late)
-        if self.said > OUTPUT_LIMIT or late:
+        much = OUTPUT if self.said > OUTPUT_LIMIT or self._cut_off() else ""
+        self.why = self.why or much or late
+        if much or late:
             raise Empty
         if self.heard:
             return self.heard.popleft()

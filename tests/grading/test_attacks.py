@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import tempfile
 import threading
 import time
@@ -17,6 +18,7 @@ from submitted import index_of, with_answer
 
 from course_utils.transformer import ROOT
 from grading import guard
+from grading.answers import Answer
 
 pytestmark = pytest.mark.instructor
 SEED = 20_261_124
@@ -24,6 +26,7 @@ KINDS = "attack", "honest"
 GAVE_UP = {"time was up", "the kernel died", "too much output", "its run broke off"}
 GAVE_UP |= {guard.TOO_MUCH_MEMORY, guard.TOO_MANY_FILES}
 OF_THE_FILE = {"not done", "missing", "too long to be read"}
+OF_THE_FILE |= {"the file is too large to be read: it took too much memory"}
 OF_THE_FILE |= {"is a symbolic link: hand in the file itself", "the file has more than 2000 cells"}
 STATUSES = {"right", "wrong"} | GAVE_UP | OF_THE_FILE
 
@@ -112,12 +115,16 @@ def many_cells(notebook):
     notebook.cells += [nbformat.v4.new_code_cell("0") for _ in range(5000)]
 
 
+def metadata_of_empty_lists(notebook):
+    notebook.metadata["x"] = [[]] * 4_500_000
+
+
 def sources_of_numbers(notebook):
     notebook.cells[index_of(notebook, "softmax")].source = [1, None, {"a": "b"}]
 
 
 REFUSED = (other_ids, forged_counts, deleted_checks, slow_cells, long_source, deep_source)
-REFUSED += (many_cells, sources_of_numbers)
+REFUSED += (many_cells, metadata_of_empty_lists, sources_of_numbers)
 SILLY = {
     "empty.ipynb": b"",
     "cut off.ipynb": b'{"cells": [{"cell_ty',
@@ -224,6 +231,27 @@ class Timed:
             return self.judge(given, task, student)
         finally:
             self.took[student] = time.monotonic() - begin
+
+
+SAID = [name for name in ATTACKS if re.search("huge|flood|message|reply of|backspaces", name)]
+QUICK = re.compile("100 MB|long|many parts|empty lists")
+FLOODS = [
+    pytest.param(name, marks=[] if QUICK.search(name) else pytest.mark.thorough) for name in SAID
+]
+
+
+@pytest.mark.parametrize("name", FLOODS)
+def test_what_a_kernel_says_takes_little_memory_outside(name, monkeypatch):
+    from grading import judge
+
+    monkeypatch.setattr(judge, "CELL_SECONDS", 6)
+    monkeypatch.setattr(judge, "NOTEBOOK_SECONDS", 14)
+    task = judge.task("01", SEED)
+    found = {exercise: Answer(problem="not done") for exercise in task.expected}
+    with Measured() as measured:
+        judged = judge.judge(found | {"softmax": Answer(code=ATTACKS[name])}, task)
+    assert judged.statuses["softmax"] in STATUSES - {"right"}
+    assert measured.outside < 400e6, "pytest has 350 MB of addresses"
 
 
 @pytest.mark.parametrize("group", [0, *LATER])

@@ -382,6 +382,38 @@ kernel = get_ipython().kernel
 while True:
     kernel.session.send(kernel.shell_stream or kernel.iopub_socket, "execute_reply",
                         content={"status": "ok", "text": "x" * 50_000_000})""",
+    "a message of many parts": WRONG
+    + """
+kernel = get_ipython().kernel
+kernel.session.send(kernel.iopub_socket, "stream", content={"name": "stdout", "text": "x"},
+                    buffers=[b"x" * 3_900_000] * 600)
+import time
+time.sleep(5)""",
+    "a reply of many parts": WRONG
+    + """
+kernel = get_ipython().kernel
+kernel.session.send(kernel.shell_stream, "execute_reply", content={"status": "ok"},
+                    buffers=[b"x" * 3_900_000] * 600, ident=kernel._parent_ident["shell"])
+import time
+time.sleep(5)""",
+    "messages with long metadata": WRONG
+    + """
+kernel = get_ipython().kernel
+for _ in range(300):
+    kernel.session.send(kernel.iopub_socket, "stream", content={"name": "stdout", "text": "x"},
+                        metadata={"x": "x" * 3_900_000}, parent=kernel.get_parent())""",
+    "messages with long buffers": WRONG
+    + """
+kernel = get_ipython().kernel
+for _ in range(300):
+    kernel.session.send(kernel.iopub_socket, "stream", content={"name": "stdout", "text": "x"},
+                        buffers=[b"x" * 7_900_000], parent=kernel.get_parent())""",
+    "messages of empty lists": WRONG
+    + """
+kernel = get_ipython().kernel
+for _ in range(200):
+    kernel.session.send(kernel.iopub_socket, "display_data", parent=kernel.get_parent(),
+                        content={"data": {"text/plain": [[]] * 900_000}, "metadata": {}})""",
     "a message of deep lists": WRONG
     + """
 from IPython.display import display
