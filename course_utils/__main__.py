@@ -37,7 +37,7 @@ from .transformer import (
 )
 
 SHAPE = ("vocab_size", "d_model", "d_ff", "num_layers", "max_seq_len", "num_heads")
-PROMPT = "Mia put the red key in the wooden box. Tom walked to the river. Where is the red key?"
+PROMPT = "Mia put the red bell in the wooden box. Tom walked to the river. Where is the red bell?"
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -2,7 +2,7 @@
 
 People put things in places, move them, do other things, and now and then a question asks where a
 thing is. Things move, so the latest place counts. In one story no two things share a noun or a
-colour and no two places share a word, so "the red key" has exactly one referent.
+colour and no two places share a word, so "the red bell" has exactly one referent.
 
 A story is a list of words; the tokenizer gives each word of the language one id.
 """

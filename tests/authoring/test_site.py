@@ -424,7 +424,7 @@ def test_the_sweep_is_taken_from_its_notebook():
         extract.figure(ROOT / "notebooks" / "06_latency_sweep.ipynb", "No such figure")
 
 
-QUESTION = "where is the red key?"
+QUESTION = "where is the red bell?"
 
 
 def test_the_table_of_wrong_caches_is_taken_from_its_notebook():

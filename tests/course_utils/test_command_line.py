@@ -70,7 +70,7 @@ def test_benchmark_prints_one_line_per_length_that_fits(cli, files):
 
 
 def test_generate_tells_the_story_on_and_answers(cli):
-    prompt = "Mia put the red key in the wooden box. Where is the red key?"
+    prompt = "Mia put the red bell in the wooden box. Where is the red bell?"
     status, out, _ = cli("--mode", "generate", "--prompt", prompt, "--max_new_tokens", 7)
     assert status == 0
     assert out.strip() == prompt + " It is in the wooden box."

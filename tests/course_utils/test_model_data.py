@@ -101,8 +101,8 @@ def test_told_stories_are_grammatical(model):
 def test_every_position_was_trained(model):
     """The last positions answer as well as the first: the same story, pushed to the end."""
     tokenizer = Tokenizer()
-    story = tokenizer.encode("Mia put the red key in the wooden box. Tom was happy.")
-    asked = tokenizer.encode("Where is the red key? It is in the")
+    story = tokenizer.encode("Mia put the red bell in the wooden box. Tom was happy.")
+    asked = tokenizer.encode("Where is the red bell? It is in the")
     answer = tokenizer.ids["wooden"]
     filler = tokenizer.encode("Tom walked to the river. Ana was tired. The morning was cold.")
     for length in range(100, model.max_seq_len + 1, 118):

@@ -41,7 +41,7 @@ def test_answers_are_true_and_distances_are_counted_from_the_latest_fact():
     for story in some_stories():
         for q in story.questions:
             thing = story.words[q.start - 3 : q.start - 1]
-            before = story.words[: q.start - len(split("Where is the red key?"))]
+            before = story.words[: q.start - len(split("Where is the red bell?"))]
             place, at = latest_place(before, thing)
             answer = story.words[q.start : q.end]
             assert answer == ["It", "is", "in", "the", *place, "."]
@@ -91,11 +91,11 @@ def test_every_sentence_is_in_the_language():
 @pytest.mark.parametrize(
     "text",
     [
-        "Mia put the red key in the wooden.",
+        "Mia put the red bell in the wooden.",
         "Mia put red the key in the wooden box.",
         "Mia put the red box in the wooden key.",
-        "put the red key in the wooden box.",
-        "Mia put the red key in the wooden box",
+        "put the red bell in the wooden box.",
+        "Mia put the red bell in the wooden box",
         "It is in the wooden box. It is in the wooden box.",
         "",
     ],
@@ -105,9 +105,9 @@ def test_the_parser_can_say_no(text):
 
 
 def test_the_parser_accepts_the_running_example():
-    assert is_sentence(split("Mia put the red key in the wooden box."))
-    assert is_sentence(split("Later Mia put the red key in the wooden box."))
-    assert is_sentence(split("Where is the red key?"))
+    assert is_sentence(split("Mia put the red bell in the wooden box."))
+    assert is_sentence(split("Later Mia put the red bell in the wooden box."))
+    assert is_sentence(split("Where is the red bell?"))
     assert is_sentence(split("It is in the wooden box."))
 
 
@@ -118,7 +118,7 @@ def test_unfinished_sentences_are_left_out():
 
 def test_encode_and_decode_are_inverse():
     tokenizer = Tokenizer()
-    text = "Mia put the red key in the wooden box. Where is the red key?"
+    text = "Mia put the red bell in the wooden box. Where is the red bell?"
     assert tokenizer.decode(tokenizer.encode(text)) == text
     assert max(tokenizer.encode(text)) < tokenizer.vocab_size
 

@@ -6,7 +6,7 @@ from course_utils import cache_bugs, watch
 from course_utils.stories import Tokenizer
 from course_utils.transformer import load_model
 
-TEXT = "Mia put the red key in the wooden box. Where is the red key?"
+TEXT = "Mia put the red bell in the wooden box. Where is the red bell?"
 EARLIER = "Ana found the shiny lamp."
 PATIENTS = ("mask_columns", "stale", "leaks_into_the_next", "append_unmasked")
 

@@ -11,7 +11,7 @@ from course_utils.stories import Tokenizer
 from course_utils.transformer import DecoderOnlyTransformer, attention_maps, load_model
 
 CALLS = (17, 1, 1, 2, 1, 1)
-TEXT = "Mia put the red key in the wooden box. Where is the red key?"
+TEXT = "Mia put the red bell in the wooden box. Where is the red bell?"
 NOT_HEARD = {"last_block_for_all"}  # its attention has no `attend` of its own
 HEARD = [name for name in cache_bugs.CATALOGUE if name not in NOT_HEARD]
 

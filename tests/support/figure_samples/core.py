@@ -10,7 +10,7 @@ from course_utils.benchmark import GROWING, LENGTHS, NO_CACHE, PREALLOCATED, per
 
 from .tables import RNG, quartile_table, sweep
 
-WORDS = "<story> Mia put the red key in the wooden box . Tom".split()
+WORDS = "<story> Mia put the red bell in the wooden box . Tom".split()
 BEGINNINGS = ["Mia", "Tom", "The", "Where", "Later", "Soon", "Then", "After", "They", "In"]
 FITTED = (1.7e-3, 5e9)
 
@@ -109,7 +109,7 @@ def what_changes():
 
 
 def masks():
-    words = ["Mia", "put", "the", "red", "key", "in"]
+    words = ["Mia", "put", "the", "red", "bell", "in"]
     square = torch.ones(6, 6).tril().bool()
     grids = {"all at once: square": (square, words, words)}
     grids["two new, four cached"] = (square[4:], words[4:], words)

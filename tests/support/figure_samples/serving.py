@@ -34,7 +34,7 @@ def load():
 
 
 def blocks():
-    full, begun = ["Mia", "put", "the", "red"], ["key", "in"]
+    full, begun = ["Mia", "put", "the", "red"], ["bell", "in"]
     stages = {
         "A begins": ([full, begun, [], []], ["A", "A", "", ""]),
         "B is a fork of A": ([full, begun, [], []], ["A, B", "A, B", "", ""]),
