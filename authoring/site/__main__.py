@@ -8,10 +8,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from .paper import add_pdf
 from .stage import ROOT, stage
 
 SITE = ROOT / "_site"
 NEEDS = ("sphinx", "myst_nb", "sphinx_book_theme", "sphinx-mathjax-offline")
+NO_PDF = "The cheat sheet is there as a page only: a PDF of it needs Chromium or Chrome."
 INSTALL = "python3 course.py site adds what is missing."
 
 
@@ -27,6 +29,8 @@ def build(root: Path = ROOT, site: Path = SITE) -> int:
         command += ["-c", str(Path(__file__).parent), "-d", str(state), str(sources), str(pages)]
         status = subprocess.run(command, cwd=ROOT).returncode
         if pages.exists():
+            if not add_pdf(pages):
+                print(NO_PDF, file=sys.stderr)
             shutil.copytree(pages, site, dirs_exist_ok=True)
         return status
 

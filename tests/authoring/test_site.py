@@ -90,7 +90,7 @@ def page_names():
     texts = [ROOT / name for name in ("README.md", "INSTRUCTORS.md", "data/README.md")]
     texts += [ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md")]
     names = [str(path.relative_to(ROOT)) for path in sorted(books) + code + texts if path.exists()]
-    names += ["index", "code", "search", "notebooks/exercises/index"]
+    names += ["index", "code", "cheat_sheet", "search", "notebooks/exercises/index"]
     return [name.removesuffix(Path(name).suffix) + ".html" for name in names]
 
 
