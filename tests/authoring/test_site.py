@@ -94,16 +94,6 @@ def page_names():
     return [name.removesuffix(Path(name).suffix) + ".html" for name in names]
 
 
-@pytest.fixture(scope="session")
-def site(tmp_path_factory):
-    """A site that was just built, with warnings as errors: here, or before, in COURSE_SITE."""
-    if "COURSE_SITE" in os.environ:
-        return Path(os.environ["COURSE_SITE"]).resolve(strict=True)
-    folder = tmp_path_factory.mktemp("site")
-    assert website.build(site=folder) == 0
-    return folder.resolve()
-
-
 class Reader:
     """One page in Chromium, and what went wrong in it."""
 
