@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .paper import add_pdf
+from .paper import SHEET, add_pdf
 from .stage import ROOT, stage
 
 SITE = ROOT / "_site"
@@ -28,9 +28,9 @@ def build(root: Path = ROOT, site: Path = SITE) -> int:
         command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q", "-E"]
         command += ["-c", str(Path(__file__).parent), "-d", str(state), str(sources), str(pages)]
         status = subprocess.run(command, cwd=ROOT).returncode
+        if (pages / SHEET).exists() and not add_pdf(pages):
+            print(NO_PDF, file=sys.stderr)
         if pages.exists():
-            if not add_pdf(pages):
-                print(NO_PDF, file=sys.stderr)
             shutil.copytree(pages, site, dirs_exist_ok=True)
         return status
 
