@@ -8,10 +8,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from .paper import SHEET, add_pdf
 from .stage import ROOT, stage
 
 SITE = ROOT / "_site"
 NEEDS = ("sphinx", "myst_nb", "sphinx_book_theme", "sphinx-mathjax-offline")
+NO_PDF = "The cheat sheet is there as a page only: a PDF of it needs Chromium or Chrome."
 INSTALL = "python3 course.py site adds what is missing."
 
 
@@ -26,6 +28,8 @@ def build(root: Path = ROOT, site: Path = SITE) -> int:
         command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q", "-E"]
         command += ["-c", str(Path(__file__).parent), "-d", str(state), str(sources), str(pages)]
         status = subprocess.run(command, cwd=ROOT).returncode
+        if (pages / SHEET).exists() and not add_pdf(pages):
+            print(NO_PDF, file=sys.stderr)
         if pages.exists():
             shutil.copytree(pages, site, dirs_exist_ok=True)
         return status

@@ -22,7 +22,7 @@ exclude_patterns = ["grading/*.md"]  # what goes into a hand-out
 
 html_theme = "sphinx_book_theme"
 html_static_path = ["static", str(MATHJAX / ONE_FILE)]
-html_css_files = ["course.css"]
+html_css_files = ["course.css", "sheet.css"]
 html_js_files = ["course.js"]
 templates_path = ["templates"]
 html_copy_source = False

@@ -106,6 +106,12 @@ def mend_tables(app: Sphinx, doctree: nodes.document, docname: str) -> None:
             next(table.findall(nodes.colspec))["stub"] = 1
 
 
+def name_the_sheet(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Give the cheat sheet a class of its own: it is printed on one page."""
+    if docname == "cheat_sheet":
+        next(doctree.findall(nodes.section))["classes"].append("sheet")
+
+
 class FigureOf(SphinxDirective):
     """A figure of a notebook, by its name; the directive's content is the caption."""
 
@@ -185,4 +191,5 @@ def setup(app: Sphinx) -> dict:
     app.connect("doctree-resolved", add_captions)
     app.connect("doctree-resolved", keep_short_code_whole)
     app.connect("doctree-resolved", mend_tables)
+    app.connect("doctree-resolved", name_the_sheet)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 CODE = ("course_utils", "grading", "benchmarks", "setup")
 PLAIN = ("*.md", "*.toml", "*.yml", "*.txt", "*.cff", "LICENSE*", "course.py", "data/README.md")
-OWN = {name: name for name in ("index.md", "code.md")}
+OWN = {name: name for name in ("index.md", "code.md", "cheat_sheet.md")}
 OWN["exercises.md"] = "notebooks/exercises/index.md"
 ZIP = "kv-cache-course.zip"
 DOWNLOAD = re.compile(rf"{{download}}`([^`<]+) </{re.escape(ZIP)}>`")
@@ -33,6 +33,7 @@ def stage(root: Path, target: Path) -> None:
     for name, place in OWN.items():
         text = (HERE / name).read_text(encoding="utf-8")
         text = text if zipped else DOWNLOAD.sub(r"\1", text)
+        text = text.replace("](../../", "](")  # links that are right on GitHub, too
         (target / place).write_text(text, encoding="utf-8")
 
 

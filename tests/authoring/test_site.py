@@ -90,18 +90,8 @@ def page_names():
     texts = [ROOT / name for name in ("README.md", "INSTRUCTORS.md", "data/README.md")]
     texts += [ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md")]
     names = [str(path.relative_to(ROOT)) for path in sorted(books) + code + texts if path.exists()]
-    names += ["index", "code", "search", "notebooks/exercises/index"]
+    names += ["index", "code", "cheat_sheet", "search", "notebooks/exercises/index"]
     return [name.removesuffix(Path(name).suffix) + ".html" for name in names]
-
-
-@pytest.fixture(scope="session")
-def site(tmp_path_factory):
-    """A site that was just built, with warnings as errors: here, or before, in COURSE_SITE."""
-    if "COURSE_SITE" in os.environ:
-        return Path(os.environ["COURSE_SITE"]).resolve(strict=True)
-    folder = tmp_path_factory.mktemp("site")
-    assert website.build(site=folder) == 0
-    return folder.resolve()
 
 
 class Reader:
