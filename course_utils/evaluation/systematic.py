@@ -54,7 +54,7 @@ def staircase(seq_len: int) -> Iterator[int]:
 
 
 def splits(rows: int, seq_len: int) -> Iterator[Script]:
-    """All portionings of a text of `rows` rows."""
+    """Each of `portionings`, for a text of `rows` rows."""
     return (feeds(*portions, rows=rows) for portions in portionings(seq_len))
 
 
