@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,52 @@ def test_the_site_is_published_only_where_the_owner_wants_it_and_made_as_the_gat
     [step] = deploy["steps"]
     assert step["uses"].startswith("actions/deploy-pages@")
     assert step["id"] in deploy["environment"]["url"]
+
+
+def tracked() -> list[str]:
+    """The files of the project as git lists them; without git, those that are here."""
+    done = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, encoding="utf-8"
+    )
+    if done.returncode:
+        pytest.skip("this is no checkout")
+    return done.stdout.rstrip("\0").split("\0")
+
+
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+LONGEST = 120  # of the 260 characters that Windows gives a path, with room for the course's folder
+
+
+def unfit(paths: list[str]) -> list[str]:
+    """What a Windows or a Mac with its usual file system cannot check out side by side."""
+    parts = {"/".join(path.split("/")[:n]) for path in paths for n in range(1, path.count("/") + 2)}
+    names = {part: part.rpartition("/")[2] for part in parts}
+    bad = {part for part, name in names.items() if re.search(r'[<>:"\\|?*\x00-\x1f]|[ .]$', name)}
+    bad |= {part for part, name in names.items() if RESERVED.match(name) or not name.isascii()}
+    bad |= {part for part in parts if len(part) > LONGEST}
+    seen = Counter(part.casefold() for part in parts)
+    return sorted(bad | {part for part in parts if seen[part.casefold()] > 1})
+
+
+def test_every_file_can_be_checked_out_on_windows_and_on_a_mac():
+    for wrong in ("a:b", "what?", "aux.py", "dir /x", "x.", "é.md", "x" * 121):
+        assert unfit([wrong, "fine.py"]), wrong
+    assert unfit(["a/One.py", "a/one.py"]) == ["a/One.py", "a/one.py"]
+    assert unfit(["A/one.py", "a/two.py"]) == ["A", "a"]
+    assert unfit(tracked()) == []
+
+
+def test_git_keeps_the_line_ends_as_they_are_on_every_system():
+    paths = [path for path in tracked() if (ROOT / path).is_file()]
+    asked = "\0".join(paths)
+    command = ["git", "check-attr", "-z", "--stdin", "text", "eol"]
+    done = subprocess.run(command, cwd=ROOT, input=asked, capture_output=True, encoding="utf-8")
+    words = done.stdout.split("\0")
+    found = {(path, name): value for path, name, value in zip(*[iter(words)] * 3, strict=False)}
+    for path in paths:
+        is_text = b"\0" not in (ROOT / path).read_bytes()[:8000]
+        assert found[path, "text"] == ("auto" if is_text else "unset"), path
+        assert not is_text or found[path, "eol"] == "lf", path
 
 
 def test_citation_and_licences_agree_with_the_project():
