@@ -3,6 +3,9 @@
 The test that asks PyPI is marked `maintain`: python -m pytest -m maintain tests
 """
 
+import ast
+import contextlib
+import json
 import os
 import re
 import shutil
@@ -140,6 +143,74 @@ def test_every_file_can_be_checked_out_on_windows_and_on_a_mac():
     assert unfit(["a/One.py", "a/one.py"]) == ["a/One.py", "a/one.py"]
     assert unfit(["A/one.py", "a/two.py"]) == ["A", "a"]
     assert unfit(tracked()) == []
+
+
+# What Windows has not or what does something else there: its parents are never replaced when they
+# end, and these two clocks go on in steps of 16 ms.
+NOT_ON_WINDOWS = {
+    "fcntl", "grp", "pty", "pwd", "resource", "termios", "os.fork", "os.getpgid", "os.getppid",
+    "os.getuid", "os.killpg", "os.mkfifo", "os.sched_getaffinity", "os.setsid", "os.symlink",
+    "os.uname", "signal.SIGHUP", "signal.SIGKILL", "signal.alarm", "signal.setitimer",
+    "time.monotonic", "time.time", "time.tzset",
+}  # fmt: skip
+
+
+WORDS = {name.rpartition(".")[2] for name in NOT_ON_WINDOWS} | {"read_text", "write_text"}
+SUSPECTS = re.compile(rf"\b({'|'.join(sorted(WORDS))})\b")
+
+
+def for_one_system(source: str) -> list[str]:
+    """What of a program works on Linux and Macs only, or depends on a system's encoding."""
+    if not SUSPECTS.search(source.replace("import time\n", "")):
+        return []
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            found.append(f"{node.value.id}.{node.attr}")
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            place = {"read_text": 0, "write_text": 1}.get(node.func.attr, len(node.args) - 1)
+            named = "encoding" in {keyword.arg for keyword in node.keywords}
+            if not named and len(node.args) <= place:
+                found.append(f"{node.func.attr} without an encoding")
+        elif isinstance(node, ast.Constant) and "import " in str(node.value):
+            with contextlib.suppress(SyntaxError):  # a program for another process
+                found += for_one_system(node.value)
+    return [name for name in found if name in NOT_ON_WINDOWS or str(name).endswith("an encoding")]
+
+
+def programs() -> dict[str, str]:
+    """What students and readers run, by file and cell: all but grading, which needs Linux."""
+    rooms = ("course_utils/", "authoring/", "setup/", "course.py", "tests/run_all.py")
+    found = {
+        path: (ROOT / path).read_text(encoding="utf-8")
+        for path in tracked()
+        if path.startswith(rooms) and path.endswith(".py")
+    }
+    for path in (path for path in tracked() if path.endswith(".ipynb") and "exercises" not in path):
+        for cell in json.loads((ROOT / path).read_text(encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "code":
+                found[f"{path}, {cell['id']}"] = "".join(cell["source"])
+    return found
+
+
+def test_what_students_run_is_for_every_system():
+    for wrong in (
+        "from os import getppid",
+        "'import os; os.getppid()'",
+        "p.read_text()",
+        "p.write_text(x)",
+    ):
+        assert for_one_system(wrong), wrong
+    for right in ("p.read_text('utf-8')", "p.write_text(x, encoding='utf-8')", "os.getpid()"):
+        assert not for_one_system(right), right
+    checked = programs()
+    assert len(checked) > 300
+    for where, source in checked.items():
+        assert for_one_system(source) == [], where
 
 
 def test_git_keeps_the_line_ends_as_they_are_on_every_system():
