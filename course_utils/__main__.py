@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import io
 import json
 import sys
 from pathlib import Path
@@ -279,6 +280,8 @@ def run(args: argparse.Namespace) -> bool:
 
 def main() -> int:
     args = build_parser().parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # on Windows, a file has not all letters
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return 0 if run(args) else 1
     except KeyboardInterrupt:

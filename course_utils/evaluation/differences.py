@@ -38,7 +38,7 @@ def first_difference(
     same_device = expected.device == actual.device
     if same_device and bool(((expected - actual).abs() <= tolerance).all()):
         return None
-    error = (expected.double().cpu() - actual.double().cpu()).abs().nan_to_num(math.inf).amax(-1)
+    error = (expected.cpu().double() - actual.cpu().double()).abs().nan_to_num(math.inf).amax(-1)
     wrong = (error > tolerance).nonzero().tolist()
     if not wrong:
         return None

@@ -78,7 +78,7 @@ class Lane:
             if judged_from <= answer.step < outcome.step:
                 self.compare(answer, outcome)
         for number, step, prompt, ids in play.generations:
-            outcome.heard.append(ids.double().cpu())
+            outcome.heard.append(ids.cpu().double())
             if judged_from <= number < outcome.step:
                 try:
                     problem = self.compare_ids(step, prompt, ids)
@@ -110,7 +110,7 @@ class Lane:
         plain, generator = uncached(self.model, ids), torch.Generator().manual_seed(0)
         for _ in range(NUDGES):
             other = uncached(nudged(self.model, generator, self.eps), ids)
-            if error <= MARGIN * (other.double() - plain.double()).abs().max().item():
+            if error <= MARGIN * (other.cpu().double() - plain.cpu().double()).abs().max().item():
                 return True
         self.in_vain += 1
         return False
@@ -119,7 +119,7 @@ class Lane:
         """One number for each token: enough to see that two models return the same."""
         if logits.size(-1) != len(self.direction):
             return logits.new_zeros(0)
-        return logits.double().cpu() @ self.direction
+        return logits.cpu().double() @ self.direction
 
     def compare_ids(self, step: Generate, prompt: Tensor, ids: Tensor) -> str | None:
         """What is wrong with generated ids (B, T), or None."""
@@ -243,4 +243,5 @@ def rounding(exact: nn.Module, rounded: nn.Module) -> float:
     """The largest difference of their uncached logits, over some texts."""
     length = min(max_seq_len(exact), MEASURED)
     ids = on_device(texts(vocab_size(exact), length)[:, 0], exact)
-    return (uncached(exact, ids).double() - uncached(rounded, ids).double()).abs().max().item()
+    one, other = (uncached(model, ids).cpu().double() for model in (exact, rounded))
+    return (one - other).abs().max().item()

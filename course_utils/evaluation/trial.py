@@ -50,7 +50,7 @@ class Trial:
         self.played: list[Played] = []
         self.not_in_main_dtype = ""
         self.mixes_devices = ""
-        uncached(self.main.fresh(), self.main.texts[0, :1, :1])
+        uncached(self.main.fresh(), on_device(self.main.texts[0, :1, :1], model))
         if self.dtype != next(self.main.model.parameters()).dtype:
             self.own = lane_in(model, self.dtype)
             self.choose_main()

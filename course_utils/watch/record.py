@@ -1,6 +1,6 @@
 """A text fed to a model call by call, with its cache and without: what was done, as a record.
 
-Everything is measured in float64, on a copy of the model.
+Everything is measured in float64, on a copy of the model on the CPU.
 """
 
 import math
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from ..evaluation import precise_copy
+from ..evaluation import copied, precise_copy
 from ..stories import START, Tokenizer, split
 from .heard import Heard, Listener
 from .rows import KINDS, LEFT_OVER, Known, looks, states
@@ -74,6 +74,11 @@ class Text:
     earlier_words: list[str]
 
 
+def precise_on_cpu(model: nn.Module) -> nn.Module:
+    """A copy in float64 on the CPU: Apple's GPU has no float64."""
+    return precise_copy(copied(model).cpu())[0]
+
+
 def encode(tokenizer: Tokenizer, text: str) -> Tensor:
     """The ids (1, T) of a story."""
     return torch.tensor([tokenizer.encode([START, *split(text)])])
@@ -109,7 +114,7 @@ class Recorder:
         calls: Sequence[int] = CALLS,
         earlier: str = "",
     ):
-        model, _ = precise_copy(model)
+        model = precise_on_cpu(model)
         listener, start = Listener(model), 0
         self.words = tokenizer.words
         self.text = continued(model, tokenizer, text, calls, earlier)
@@ -129,7 +134,7 @@ class Recorder:
 
         Raises NotImplementedError if the model does; any other error ends the record and is noted.
         """
-        listener = Listener(precise_copy(model)[0])
+        listener = Listener(precise_on_cpu(model))
         text = self.text
         earlier = text.earlier.size(1)
         record = Record(name, text.earlier_words + text.words, earlier)

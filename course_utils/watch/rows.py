@@ -75,5 +75,5 @@ def looks(weights: Tensor, places: list[int], room: int) -> list[list[int]]:
     """Attention weights (Q, K) in percent, per query and place: (Q, room)."""
     at = torch.zeros(len(weights), room + 1, dtype=torch.float64)
     columns = torch.tensor([min(place, room) for place in places])
-    at.index_add_(1, columns, weights.double().nan_to_num(0).cpu())
+    at.index_add_(1, columns, weights.nan_to_num(0).cpu().double())
     return (100 * at[:, :room]).round().int().tolist()

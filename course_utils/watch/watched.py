@@ -63,8 +63,9 @@ def watch(
 
     The whole text goes in first, then `calls` says how many tokens at a time: the likeliest words
     of the first model's uncached pass, whatever the cache answers. All is run in float64, on
-    copies. `models` may hold several by name, to choose from: the same weights with other caches.
-    `earlier` is a text that each model runs through a cache before, as another user would.
+    copies on the CPU. `models` may hold several by name, to choose from: the same weights with
+    other caches. `earlier` is a text that each model runs through a cache before, as another user
+    would.
 
     A model that cannot be watched is answered by a message. Raises NotImplementedError if one of
     them does.

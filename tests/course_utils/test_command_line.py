@@ -1,5 +1,6 @@
 """The command line: the assignment's words, exit statuses, files that are not what they seem."""
 
+import io
 import pickle
 import re
 import subprocess
@@ -38,6 +39,16 @@ def test_another_seed_of_weights_fails_with_status_1(cli, files, tmp_path):
     status, out, _ = cli("--mode", "evaluate", *files)
     assert status == 1
     assert "  Pass rate: 0.00% (0/2)" in out
+
+
+def test_a_name_that_a_file_on_windows_has_no_letters_for_is_written(monkeypatch):
+    file = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", file)
+    monkeypatch.setattr(sys, "argv", ["course_utils"])
+    monkeypatch.setattr(command_line, "run", lambda args: print("模型 passed") is None)
+    assert command_line.main() == 0
+    file.flush()
+    assert file.buffer.getvalue().split() == [rb"\u6a21\u578b", b"passed"]
 
 
 @pytest.mark.parametrize("mode", ["evaluate", "benchmark"])

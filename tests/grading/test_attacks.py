@@ -144,7 +144,7 @@ def sandboxes():
     """The processes of each sandbox that this process has started."""
     for one in guard.below(os.getpid()):
         with contextlib.suppress(OSError):
-            if Path(f"/proc/{one}/comm").read_text() == "bwrap\n":
+            if Path(f"/proc/{one}/comm").read_text(encoding="utf-8") == "bwrap\n":
                 yield list(guard.below(one))
 
 

@@ -72,7 +72,7 @@ def judging_at_once(started):
     """Changes: nothing is run, and everybody is right. Who is called so ends the worker."""
 
     def judge(given, task, student=""):
-        with open(started, "a") as file:
+        with open(started, "a", encoding="utf-8") as file:
             file.write(f"{student}\n")
         time.sleep(0.2)
         if student == "killer":

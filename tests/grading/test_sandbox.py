@@ -152,7 +152,7 @@ def test_all_processes_are_gone_when_they_are_ended(sleeper):
 
 def is_running(process):
     try:
-        stat = Path(f"/proc/{process}/stat").read_text()
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
     except OSError:
         return False
     return stat.rsplit(")", 1)[1].split()[0] not in "ZX"

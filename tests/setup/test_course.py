@@ -200,7 +200,7 @@ def test_setup_happens_once(folder):
 
 @pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
 def test_setup_starts_afresh_when_a_list_of_packages_changes(ready, name):
-    with open(ready.path / name, "a") as file:
+    with open(ready.path / name, "a", encoding="utf-8") as file:
         print("# another line", file=file)
     assert ready.run("setup").returncode == 0
     assert ready.names() == ["venv", "pip"]
@@ -278,7 +278,7 @@ def test_cpu_takes_torch_alone_from_pytorchs_own_index(folder):
 def test_cpu_is_remembered_when_venv_is_made_anew(folder):
     assert folder.run("setup", "--cpu").returncode == 0
     folder.calls()
-    with open(folder.path / "constraints.txt", "a") as file:
+    with open(folder.path / "constraints.txt", "a", encoding="utf-8") as file:
         print("# another line", file=file)
     assert folder.run("setup").returncode == 0
     assert [arguments for name, arguments, _ in folder.calls() if name == "pip"] == [CPU, PIP]
@@ -330,9 +330,9 @@ def test_too_little_room_is_said_before_anything_starts(
 
 
 def test_without_room_nothing_is_started_or_changed(ready):
-    with open(ready.path / "setup" / "course_setup.py", "a") as file:
+    with open(ready.path / "setup" / "course_setup.py", "a", encoding="utf-8") as file:
         print("shutil.disk_usage = lambda folder: type('Usage', (), {'free': 1})", file=file)
-    with open(ready.path / "constraints.txt", "a") as file:
+    with open(ready.path / "constraints.txt", "a", encoding="utf-8") as file:
         print("# another line", file=file)
     done = ready.run("setup")
     assert done.returncode == 1
@@ -624,7 +624,7 @@ def test_lab_answers_when_its_port_is_taken(course, monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     own = {f"JUPYTER_{kind}_DIR": str(tmp_path / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
     log = tmp_path / "log"
-    with socket.create_server(("127.0.0.1", 0)) as taken, open(log, "w") as file:
+    with socket.create_server(("127.0.0.1", 0)) as taken, open(log, "w", encoding="utf-8") as file:
         port = taken.getsockname()[1]
         server = subprocess.Popen(
             [str(word) for word in [*course.lab_command(), "--port", port]],

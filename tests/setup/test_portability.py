@@ -3,12 +3,16 @@
 The test that asks PyPI is marked `maintain`: python -m pytest -m maintain tests
 """
 
+import ast
+import contextlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -106,6 +110,120 @@ def test_the_site_is_published_only_where_the_owner_wants_it_and_made_as_the_gat
     [step] = deploy["steps"]
     assert step["uses"].startswith("actions/deploy-pages@")
     assert step["id"] in deploy["environment"]["url"]
+
+
+def tracked() -> list[str]:
+    """The files of the project as git lists them; without git, those that are here."""
+    done = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, encoding="utf-8"
+    )
+    if done.returncode:
+        pytest.skip("this is no checkout")
+    return done.stdout.rstrip("\0").split("\0")
+
+
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+LONGEST = 120  # of the 260 characters that Windows gives a path, with room for the course's folder
+
+
+def unfit(paths: list[str]) -> list[str]:
+    """What a Windows or a Mac with its usual file system cannot check out side by side."""
+    parts = {"/".join(path.split("/")[:n]) for path in paths for n in range(1, path.count("/") + 2)}
+    names = {part: part.rpartition("/")[2] for part in parts}
+    bad = {part for part, name in names.items() if re.search(r'[<>:"\\|?*\x00-\x1f]|[ .]$', name)}
+    bad |= {part for part, name in names.items() if RESERVED.match(name) or not name.isascii()}
+    bad |= {part for part in parts if len(part) > LONGEST}
+    seen = Counter(part.casefold() for part in parts)
+    return sorted(bad | {part for part in parts if seen[part.casefold()] > 1})
+
+
+def test_every_file_can_be_checked_out_on_windows_and_on_a_mac():
+    for wrong in ("a:b", "what?", "aux.py", "dir /x", "x.", "é.md", "x" * 121):
+        assert unfit([wrong, "fine.py"]), wrong
+    assert unfit(["a/One.py", "a/one.py"]) == ["a/One.py", "a/one.py"]
+    assert unfit(["A/one.py", "a/two.py"]) == ["A", "a"]
+    assert unfit(tracked()) == []
+
+
+# What Windows has not or what does something else there: its parents are never replaced when they
+# end, and these two clocks go on in steps of 16 ms.
+NOT_ON_WINDOWS = {
+    "fcntl", "grp", "pty", "pwd", "resource", "termios", "os.fork", "os.getpgid", "os.getppid",
+    "os.getuid", "os.killpg", "os.mkfifo", "os.sched_getaffinity", "os.setsid", "os.symlink",
+    "os.uname", "signal.SIGHUP", "signal.SIGKILL", "signal.alarm", "signal.setitimer",
+    "time.monotonic", "time.time", "time.tzset",
+}  # fmt: skip
+
+
+WORDS = {name.rpartition(".")[2] for name in NOT_ON_WINDOWS} | {"read_text", "write_text"}
+SUSPECTS = re.compile(rf"\b({'|'.join(sorted(WORDS))})\b")
+
+
+def for_one_system(source: str) -> list[str]:
+    """What of a program works on Linux and Macs only, or depends on a system's encoding."""
+    if not SUSPECTS.search(source.replace("import time\n", "")):
+        return []
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            found.append(f"{node.value.id}.{node.attr}")
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            place = {"read_text": 0, "write_text": 1}.get(node.func.attr, len(node.args) - 1)
+            named = "encoding" in {keyword.arg for keyword in node.keywords}
+            if not named and len(node.args) <= place:
+                found.append(f"{node.func.attr} without an encoding")
+        elif isinstance(node, ast.Constant) and "import " in str(node.value):
+            with contextlib.suppress(SyntaxError):  # a program for another process
+                found += for_one_system(node.value)
+    return [name for name in found if name in NOT_ON_WINDOWS or str(name).endswith("an encoding")]
+
+
+def programs() -> dict[str, str]:
+    """What students and readers run, by file and cell: all but grading, which needs Linux."""
+    rooms = ("course_utils/", "authoring/", "setup/", "course.py", "tests/run_all.py")
+    found = {
+        path: (ROOT / path).read_text(encoding="utf-8")
+        for path in tracked()
+        if path.startswith(rooms) and path.endswith(".py")
+    }
+    for path in (path for path in tracked() if path.endswith(".ipynb") and "exercises" not in path):
+        for cell in json.loads((ROOT / path).read_text(encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "code":
+                found[f"{path}, {cell['id']}"] = "".join(cell["source"])
+    return found
+
+
+def test_what_students_run_is_for_every_system():
+    for wrong in (
+        "from os import getppid",
+        "'import os; os.getppid()'",
+        "p.read_text()",
+        "p.write_text(x)",
+    ):
+        assert for_one_system(wrong), wrong
+    for right in ("p.read_text('utf-8')", "p.write_text(x, encoding='utf-8')", "os.getpid()"):
+        assert not for_one_system(right), right
+    checked = programs()
+    assert len(checked) > 300
+    for where, source in checked.items():
+        assert for_one_system(source) == [], where
+
+
+def test_git_keeps_the_line_ends_as_they_are_on_every_system():
+    paths = [path for path in tracked() if (ROOT / path).is_file()]
+    asked = "\0".join(paths)
+    command = ["git", "check-attr", "-z", "--stdin", "text", "eol"]
+    done = subprocess.run(command, cwd=ROOT, input=asked, capture_output=True, encoding="utf-8")
+    words = done.stdout.split("\0")
+    found = {(path, name): value for path, name, value in zip(*[iter(words)] * 3, strict=False)}
+    for path in paths:
+        is_text = b"\0" not in (ROOT / path).read_bytes()[:8000]
+        assert found[path, "text"] == ("auto" if is_text else "unset"), path
+        assert not is_text or found[path, "eol"] == "lf", path
 
 
 def test_citation_and_licences_agree_with_the_project():

@@ -131,7 +131,7 @@ def to_gpt2(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor]:
     head, norm = state["output_projection.weight"], (state["norm.weight"], state["norm.bias"])
     if "output_projection.bias" in state:
         parts = (head, state["output_projection.bias"], *norm)
-        head = fold_head(*(part.double() for part in parts)).to(head.dtype)
+        head = fold_head(*(part.cpu().double() for part in parts)).to(head)
         norm = torch.ones_like(norm[0]), torch.ones_like(norm[1])
     tensors = {"wte.weight": state["token_embedding.weight"]}
     tensors |= {"wpe.weight": state["pos_embedding.weight"]}

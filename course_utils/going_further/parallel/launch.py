@@ -14,6 +14,7 @@ from ...transformer import ROOT
 
 PROGRAM = "course_utils.going_further.parallel.run"
 PATIENCE = "COURSE_ALL_REDUCE_SECONDS"
+ENDED = (-15, 0xC000013A)  # what torchrun ends its processes by: signal 15, on Windows Ctrl-C
 
 
 def launch(
@@ -36,6 +37,9 @@ def launch(
             text=True,
             encoding="utf-8",
             errors="replace",
+            creationflags=getattr(
+                subprocess, "CREATE_NO_WINDOW", 0
+            ),  # torchrun's Ctrl-C stays in it
         )
         try:
             output, _ = process.communicate(timeout=timeout)
@@ -81,9 +85,15 @@ def environment() -> dict[str, str]:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """End torchrun if it still runs; it ends its processes. Kill it if it does not."""
+    """End torchrun if it still runs; it ends its processes. Kill it if it does not.
+
+    On Windows it cannot end them, since it is not told that it is ended itself.
+    """
     if process.poll() is None:
-        process.terminate()
+        if sys.platform == "win32":
+            subprocess.run(["taskkill", "/F", "/T", "/PID", str(process.pid)], capture_output=True)
+        else:
+            process.terminate()
         try:
             process.communicate(timeout=40)
         except subprocess.TimeoutExpired:
@@ -94,13 +104,13 @@ def _end(process: subprocess.Popen) -> None:
 def what_failed(size: int, output: str, folder: Path) -> str:
     """Which rank is to blame, from torchrun's summary and from what the ranks could still write.
 
-    A rank that writes nothing and was not ended by torchrun (signal 15) died of itself.
+    A rank that writes nothing and was not ended by torchrun died of itself.
     """
     summary = re.findall(r"rank\s*: (\d+) .*\n\s*exitcode\s*: (-?\d+)", output)
     codes = {int(rank): int(code) for rank, code in summary}
     notes = {rank: folder / f"rank-{rank}.error" for rank in range(size)}
     notes = {rank: note.read_text("utf-8") for rank, note in notes.items() if note.exists()}
-    died = sorted(rank for rank, code in codes.items() if code != -15 and rank not in notes)
+    died = sorted(rank for rank, code in codes.items() if code not in ENDED and rank not in notes)
     others = "torchrun ended the others."
     if died:
         rank = died[0]

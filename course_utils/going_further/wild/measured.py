@@ -71,8 +71,11 @@ class Measured:
 def measure(model: Adapted) -> Measured:
     """Measure a model in float64; in float32, if it runs or knows padding only there.
 
-    Raises Unfit for a model whose uncached logits are not those of a causal model.
+    Apple's GPU (MPS) has no float64. Raises Unfit for a model whose uncached logits are not those
+    of a causal model.
     """
+    if next(model.parameters()).device.type == "mps":
+        return measured_in_float32(model)
     model.exact = True
     try:
         found = measured(model)
@@ -121,7 +124,7 @@ def measured(model: Adapted) -> Measured:
     tolerance = allowed if seen.names or MARGIN * own > EXACT else None
     if model.use.cache in QUANTISED:
         tolerance = max(allowed, MARGIN * quantising(exact, ids, logits))
-    names, spread = tuple(sorted(seen.names)), logits.double().std().item()
+    names, spread = tuple(sorted(seen.names)), logits.cpu().double().std().item()
     dtype = "float64" if model.exact else "float32"
     return Measured(dtype, tolerance, lost, names, spread, padding <= allowed)
 

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -243,13 +244,32 @@ Root Cause (first observed failure):
         ((1, -9), {0: "RuntimeError: gloo: closed"}, r"Rank 1 of 2 died .* \(exit code -9\)"),
         ((1, 1), {0: "RuntimeError: gloo: closed", 1: "KeyError: 'x'"}, "Rank 1 .*KeyError: 'x'"),
         ((1, -15), {0: "RuntimeError: gloo: Timed out"}, "rank 0 waited in vain for rank 1"),
+        ((3221225786, 3), {}, r"Rank 1 of 2 died without a word \(exit code 3\)"),  # on Windows
     ],
 )
 def test_who_is_to_blame(codes, notes, told, tmp_path):
     for rank, note in notes.items():
-        (tmp_path / f"rank-{rank}.error").write_text(note)
+        (tmp_path / f"rank-{rank}.error").write_text(note, encoding="utf-8")
     with pytest.raises(AssertionError, match=told):
         raise AssertionError(launch.what_failed(2, SUMMARY.format(*codes), tmp_path))
+
+
+def test_on_windows_all_processes_are_ended_and_none_waits_for_the_other(monkeypatch):
+    parent = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process, asked = subprocess.Popen([sys.executable, "-c", parent], **pipes), []
+
+    def taskkill(command, **_):
+        asked.append(command)
+        process.kill()
+        process.stdin.close()  # ends the child, which holds the pipe, as taskkill would
+        process.stdin = None
+
+    monkeypatch.setattr(launch.sys, "platform", "win32")
+    monkeypatch.setattr(launch.subprocess, "run", taskkill)
+    launch._end(process)
+    assert asked == [["taskkill", "/F", "/T", "/PID", str(process.pid)]]
+    assert process.returncode is not None
 
 
 def test_nothing_leaves_the_machine(monkeypatch):
