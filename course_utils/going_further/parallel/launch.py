@@ -37,9 +37,7 @@ def launch(
             text=True,
             encoding="utf-8",
             errors="replace",
-            creationflags=getattr(
-                subprocess, "CREATE_NO_WINDOW", 0
-            ),  # torchrun's Ctrl-C stays in it
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # or its Ctrl-C is ours
         )
         try:
             output, _ = process.communicate(timeout=timeout)
