@@ -168,9 +168,9 @@ def test_the_looks_are_those_of_the_chosen_layer(opened):
     root = opened.locator(".kv-watch").first
     root.locator("input").fill("4")
     row = root.locator(".kv-row").filter(has_text="box").first
-    assert "0.88" in row.inner_text()
+    assert "0.96" in row.inner_text()
     root.locator("select").last.select_option(label="layer 1")
-    assert "0.88" not in row.inner_text()
+    assert "0.96" not in row.inner_text()
 
 
 @pytest.mark.browser
