@@ -18,7 +18,8 @@ from submitted import index_of, with_answer
 
 from course_utils.transformer import ROOT
 from grading import guard
-from grading.answers import Answer
+from grading.answers import Answer, Unreadable
+from grading.extract import extract
 
 pytestmark = pytest.mark.instructor
 SEED = 20_261_124
@@ -252,6 +253,13 @@ def test_what_a_kernel_says_takes_little_memory_outside(name, monkeypatch):
         judged = judge.judge(found | {"softmax": Answer(code=ATTACKS[name])}, task)
     assert judged.statuses["softmax"] in STATUSES - {"right"}
     assert measured.outside < 400e6, "pytest has 350 MB of addresses"
+
+
+def test_a_file_that_would_fill_its_readers_memory_is_refused():
+    notebook = with_answer(RIGHT)
+    metadata_of_empty_lists(notebook)
+    with pytest.raises(Unreadable, match="it took too much memory"):
+        extract(json.dumps(notebook).encode(), "01")
 
 
 @pytest.mark.parametrize("group", [0, *LATER])
