@@ -27,7 +27,7 @@ PIP_FAILED = """The set-up is not complete: pip's reason is above. If it speaks 
 - no matching distribution for torch: there is no PyTorch for this computer. There is for Macs with
   Apple silicon and macOS 14, for Windows and Linux with 64 bits, there with glibc 2.28 or newer;
 - no space left on device: make room, also in the folder for temporary files;
-- a missing file (Errno 2, on Windows): its path is too long. Move the course to C:\\course.
+- a missing file (Errno 2, on Windows): its path is too long. Move the course to C:/course.
 Then run the same command again: it goes on, or starts afresh."""
 
 

@@ -153,12 +153,14 @@ class Measured:
     """While it lasts, the largest of each: bytes held by one sandbox, and by the rest of a grader.
 
     The rest is what is outside: this process less what it had before, pytest, those that read.
+    What other tests have left running (a browser, a server) is not of this grader.
     """
 
     def __init__(self):
         self.inside = self.outside = 0
         self.over = threading.Event()
         self.before = guard.held(os.getpid())
+        self.others = set(guard.below(os.getpid()))
         self.thread = threading.Thread(target=self.watch)
 
     def watch(self):
@@ -166,7 +168,7 @@ class Measured:
             inside = [(every, sum(map(guard.held, every))) for every in sandboxes()]
             self.inside = max([self.inside, *(size for _, size in inside)])
             apart = {one for every, _ in inside for one in every}
-            outside = {os.getpid(), *guard.below(os.getpid())} - apart
+            outside = {os.getpid(), *guard.below(os.getpid())} - apart - self.others
             self.outside = max(self.outside, sum(map(guard.held, outside)) - self.before)
 
     def __enter__(self):

@@ -29,12 +29,12 @@ def free_port():
         return listener.getsockname()[1]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def course(tmp_path_factory):
     return copy_course(tmp_path_factory.mktemp("the course"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def jupyterlab(course, tmp_path_factory):
     with Lab(course, tmp_path_factory.mktemp("settings"), free_port()) as lab:
         yield lab
