@@ -6,6 +6,7 @@ the first time loses nothing. Source: https://distributed.dask.org/en/stable/kil
 """
 
 import asyncio
+import logging
 import time
 import uuid
 from collections import defaultdict
@@ -90,11 +91,17 @@ async def _judge_course(task: judge.Task) -> None:
 
 @contextmanager
 def on_dask(address: str, task: judge.Task) -> Iterator["Cluster"]:
-    """Raises NotReady unless there are workers, all of which can grade; OSError."""
-    with distributed.Client(address, timeout="10s") as client:
-        cluster = Cluster(client, task)
-        cluster.check()
-        yield cluster
+    """Raises NotReady unless there are workers, all of which can grade; Unfinished; OSError."""
+    log = logging.getLogger("distributed.client")
+    level = log.level
+    try:
+        with distributed.Client(address, timeout="10s") as client:
+            log.setLevel(logging.CRITICAL)  # `_reached` says it if the scheduler is lost
+            cluster = Cluster(client, task)
+            cluster.check()
+            yield cluster
+    finally:
+        log.setLevel(level)
 
 
 class Cluster:
@@ -102,24 +109,26 @@ class Cluster:
 
     def __init__(self, client: distributed.Client, task: judge.Task):
         self.client, self.task = client, task
-        self.fit = False
+        self.address, self.fit = client.scheduler.address, False
 
     def check(self) -> None:
         """Raises NotReady unless there are workers, and all have what grading needs."""
-        try:
-            self.client.wait_for_workers(1, timeout=JOINING)
-        except TimeoutError:
-            raise NotReady(
-                f"The cluster at {self._address()} has no workers, so nothing was graded. Start "
-                f"some on machines with this course: dask worker {self._address()}"
-            ) from None
-        self._ask(self._lacking, _facts)
+        with self._reached():
+            try:
+                self.client.wait_for_workers(1, timeout=JOINING)
+            except TimeoutError:
+                raise NotReady(
+                    f"The cluster at {self.address} has no workers, so nothing was graded. Start "
+                    f"some on machines with this course: dask worker {self.address}"
+                ) from None
+            self._ask(self._lacking, _facts)
 
     def submit(self, given: dict[str, Answer], student: str) -> Work:
-        if not self.fit:
-            self._ask(lambda said: str(said or ""), _judge_course, self.task)
-            self.fit = True
-        return Work(self.client, (given, self.task, student))
+        with self._reached():
+            if not self.fit:
+                self._ask(lambda said: str(said or ""), _judge_course, self.task)
+                self.fit = True
+            return Work(self.client, (given, self.task, student))
 
     def completed(self, works: list[Work]) -> Iterator[Work]:
         """Each as it is done; at the end, one by one, those that were on a worker that is gone.
@@ -129,17 +138,18 @@ class Cluster:
         """
         waiting, again = {work.future: work for work in works}, []
         works.clear()
-        for future in self._done([*waiting]):
-            work = waiting.pop(future)
-            if work.fetch():
-                yield work
-            else:
-                again.append(work)
-        for work in again:
-            work.start()
-            for _ in self._done([work.future]):
-                work.fetch()
-                yield work
+        with self._reached():
+            for future in self._done([*waiting]):
+                work = waiting.pop(future)
+                if work.fetch():
+                    yield work
+                else:
+                    again.append(work)
+            for work in again:
+                work.start()
+                for _ in self._done([work.future]):
+                    work.fetch()
+                    yield work
 
     def _done(self, futures: list[distributed.Future]) -> Iterator[distributed.Future]:
         running, seen = distributed.as_completed(futures), time.monotonic()
@@ -147,17 +157,30 @@ class Cluster:
         while not running.is_empty():
             done = running.next_batch(block=False)
             if any(future.cancelled() for future in done):
-                raise Unfinished(f"The Dask scheduler at {self._address()} is gone.")
+                raise asyncio.CancelledError
             yield from done
-            if done or self.client.nthreads():
+            if done or self._workers():
                 seen = time.monotonic()
             if time.monotonic() > seen + PATIENCE:
-                raise Unfinished(f"The workers of {self._address()} are gone.")
+                raise Unfinished(f"The workers of {self.address} are gone.")
             if not done:
                 time.sleep(PAUSE)
 
-    def _address(self) -> str:
-        return self.client.scheduler.address
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Raises Unfinished if the scheduler is lost meanwhile."""
+        try:
+            yield
+        except (OSError, asyncio.CancelledError) as error:
+            raise Unfinished(f"The Dask scheduler at {self.address} is gone.") from error
+
+    def _workers(self) -> dict[str, int]:
+        """Raises Unfinished if the scheduler does not say which there are."""
+        ask = self.client.scheduler.ncores
+        try:
+            return self.client.sync(ask, callback_timeout=PATIENCE)
+        except TimeoutError:
+            raise Unfinished(f"The Dask scheduler at {self.address} does not answer.") from None
 
     def _lacking(self, said: object) -> str:
         """What a worker with these facts, or with this error, lacks; nothing if it can grade."""

@@ -4,6 +4,7 @@ Where it does not matter what is judged, the workers judge at once: everybody is
 """
 
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -238,11 +239,11 @@ def test_a_cluster_without_workers_is_said(tmp_path, capsys, monkeypatch):
     assert "has no workers" in said and f"dask worker {empty.scheduler_address}" in said
 
 
-BEGUN = []
+BEGUN, ENDS = [], []
 
 
 def judge_two_and_end_the_cluster(mark, expected, given, task, student):
-    """The third submission comes when the first two are done, and ends the only worker."""
+    """The third submission comes when the first two are done, and ends what is in ENDS."""
     import distributed
 
     from grading.judge import Judged
@@ -251,12 +252,13 @@ def judge_two_and_end_the_cluster(mark, expected, given, task, student):
     if len(BEGUN) > 2:
         time.sleep(1)
         worker = distributed.get_worker()
-        worker.loop.add_callback(worker.close)
+        worker.loop.add_callback(*ENDS or [worker.close])
         time.sleep(2)
     return Judged(dict.fromkeys(task.expected, "right"))
 
 
-def test_a_cluster_that_loses_its_workers_keeps_what_was_graded(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("lost", ["workers", "scheduler"])
+def test_what_was_graded_on_a_cluster_that_is_lost_is_kept(tmp_path, capsys, monkeypatch, lost):
     import distributed
 
     from grading import __main__
@@ -265,13 +267,18 @@ def test_a_cluster_that_loses_its_workers_keeps_what_was_graded(tmp_path, capsys
     monkeypatch.setattr(grading_cluster, "PATIENCE", 1.0)
     monkeypatch.setattr(grading_cluster, "_judge_course", lambda task: None)
     monkeypatch.setattr(grading_cluster, "_judge_once", judge_two_and_end_the_cluster)
+    BEGUN.clear(), ENDS.clear()
     out, options = tmp_path / "out", {"processes": False, "dashboard_address": ":0"}
     with distributed.LocalCluster(n_workers=1, threads_per_worker=1, **options) as small:
+        if lost == "scheduler":
+            ENDS.append(small.scheduler.close)
         command = ["grade", str(hand_in(tmp_path / "in")), "--notebook", "01", "--no-feedback"]
         command += ["--out", str(out), "--dask", small.scheduler_address, "--seed", "5"]
         assert __main__.main(command) == 2
     said = capsys.readouterr().err
-    assert "The workers of " in said and " are gone. What was graded is kept" in said
+    gone = {"workers": r"The workers of \S+ are", "scheduler": r"The Dask scheduler at \S+ is"}
+    assert re.search(gone[lost] + " gone. What was graded is kept", said)
+    assert "Error" not in said
     assert "--seed 5 to go on" in said
     kept = len(list(out.glob("results/*.json")))
     assert 0 < kept < STUDENTS and (out / "gradebook.csv").exists()
