@@ -30,8 +30,10 @@ recurrence).
 
 import argparse
 import contextlib
+import math
 import multiprocessing
 import re
+import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +55,8 @@ COLUMNS = (
     "spread tolerance float32 pads mistake right_if why line seconds torch transformers"
 ).split()
 CACHES = ("own", "static")
+SLOWER = 6
+OUT_OF_TIME = getattr(signal, "SIGXCPU", 0)
 KINDS = (
     ("window", r"Sliding|sliding|chunked"),
     ("state", r"LinearAttention|linear_attention|conv|recurrent|xLSTM|\blist\b"),
@@ -138,18 +142,21 @@ def in_a_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def limited(gigabytes: float) -> None:
-    """Take no more memory than that, where the system can see to it."""
+def limited(seconds: float, gigabytes: float) -> None:
+    """Take no more processor time and memory than that, where the system can see to it."""
     with contextlib.suppress(ImportError, ValueError):
         import resource
 
-        most = int(gigabytes * 2**30)
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        most, memory = math.ceil(seconds), int(gigabytes * 2**30)
+        resource.setrlimit(resource.RLIMIT_CPU, (most, most + 1))
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 
 
-def work(name: str, cache: str, gigabytes: float, full: bool, pipe: Connection) -> None:
+def work(
+    name: str, cache: str, seconds: float, gigabytes: float, full: bool, pipe: Connection
+) -> None:
     """What a process does: it sends the row of a type."""
-    limited(gigabytes)
+    limited(seconds, gigabytes)
     torch.set_num_threads(1)
     try:
         pipe.send(survey_one(name, cache, full))
@@ -160,17 +167,24 @@ def work(name: str, cache: str, gigabytes: float, full: bool, pipe: Connection) 
 def in_a_process(
     name: str, cache: str, seconds: float, gigabytes: float, full: bool = False
 ) -> dict[str, object]:
-    """The row of a type, made by a process of its own."""
+    """The row of a type, made by a process of its own.
+
+    `seconds` are of the processor, so that a busy machine has the same verdicts; the clock has
+    `SLOWER` times as many.
+    """
     start, row = time.perf_counter(), {"type": name, "cache": cache, "verdict": "limit"}
+    over = f"over {seconds:.0f} seconds"
     here, there = CONTEXT.Pipe(duplex=False)
-    process = CONTEXT.Process(target=work, args=(name, cache, gigabytes, full, there))
+    process = CONTEXT.Process(target=work, args=(name, cache, seconds, gigabytes, full, there))
     process.start()
     there.close()
     try:
-        row = here.recv() if here.poll(seconds) else row | {"why": f"over {seconds:.0f} seconds"}
+        row = here.recv() if here.poll(SLOWER * seconds) else row | {"why": over}
     except EOFError:
         process.join()
         row["why"] = f"the process ended with exit code {process.exitcode}"
+        if process.exitcode == -OUT_OF_TIME:
+            row["why"] = over
     process.kill()
     process.join()
     row.setdefault("transformers", library().__version__)
