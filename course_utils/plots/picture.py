@@ -8,6 +8,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image
 
+from .alt_texts import alt_text
 from .look import DPI, WIDTH
 
 
@@ -20,8 +21,12 @@ def png(figure: Figure) -> bytes:
     return small.getvalue()
 
 
-def show(figure: Figure, alt: str) -> None:
-    """Display a figure in a notebook, once, with `alt` for those who cannot see it."""
+def show(figure: Figure, key: str, **values: object) -> None:
+    """Display a figure in a notebook, once, with its alt text for those who cannot see it.
+
+    `key` and `values` are those of `alt_text`, and so are the errors.
+    """
+    alt = alt_text(key, **values)
     picture = base64.b64encode(png(figure)).decode()
     size = {"width": int(100 * WIDTH)}
     display(

@@ -7,6 +7,7 @@ import struct
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import pytest
 from figure_samples import FIGURES
 from figure_samples.tables import sweep
 from PIL import Image
@@ -39,9 +40,9 @@ def test_the_title_of_the_sweep_is_computed():
 def test_a_figure_is_shown_with_its_alt_text_and_is_not_transparent(monkeypatch):
     shown = []
     monkeypatch.setattr(picture, "display", lambda *data, **how: shown.append((*data, how)))
-    plots.show(FIGURES["recall_bars"](), alt="four bars")
+    plots.show(FIGURES["recall_bars"](), "recall_bars")
     ((data, how),) = shown
-    assert how["metadata"]["image/png"]["alt"] == "four bars"
+    assert how["metadata"]["image/png"]["alt"].startswith("Bars with the number of questions")
     assert json.dumps(data)
     drawn = base64.b64decode(data["image/png"])
     width, height = struct.unpack(">II", drawn[16:24])
@@ -50,3 +51,26 @@ def test_a_figure_is_shown_with_its_alt_text_and_is_not_transparent(monkeypatch)
     assert "transparency" not in image.info
     assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
     assert plt.get_fignums() == []
+
+
+def test_an_alt_text_is_one_line_with_the_values_that_the_cell_gives(monkeypatch):
+    shown = []
+    monkeypatch.setattr(picture, "display", lambda *_, metadata, **how: shown.append(metadata))
+    plots.show(FIGURES["growth"](), "growth", both="1.7 and 0.9")
+    ((alt, _),) = (metadata["image/png"].values() for metadata in shown)
+    assert alt == (
+        "Total time against tokens on logarithmic axes with fitted straight lines. "
+        "The exponents are 1.7 and 0.9."
+    )
+
+
+def test_a_figure_without_alt_text_is_not_shown(monkeypatch):
+    monkeypatch.setattr(picture, "display", lambda *data, **how: pytest.fail("shown"))
+    figure = FIGURES["growth"]()
+    with pytest.raises(ValueError, match="'grows'; the nearest one is 'growth'"):
+        plots.show(figure, "grows")
+    with pytest.raises(ValueError, match=r"in data/alt_texts\.toml has the key 'Two lines\.'"):
+        plots.show(figure, "Two lines.")
+    with pytest.raises(KeyError, match="both"):
+        plots.show(figure, "growth")
+    plt.close(figure)
