@@ -140,7 +140,7 @@ class _OneHead(DecoderOnlyTransformer):
 
 
 WRONG_MODELS = [
-    (_through(lambda layers: []), "The layers are not used: the result of each goes on."),
+    (_through(lambda layers: []), "The layers are not used: x = layer(x) for each of them."),
     (
         _through(lambda layers: layers[:1]),
         "Only the first layer is used. Return after the loop, not in it.",
@@ -249,7 +249,10 @@ def _no_further(model: nn.Module) -> None:
         model(torch.zeros(1, SIZES["max_seq_len"] + 1, dtype=torch.long))
     except Exception:
         return
-    raise AssertionError("11 tokens went through a model with max_seq_len=10. Is there a position?")
+    raise AssertionError(
+        "11 tokens went through a model with max_seq_len=10, which has no position for the last "
+        "one: expected an error."
+    )
 
 
 class _Seen(nn.Module):

@@ -137,7 +137,7 @@ def square(num_queries, num_keys):
             lambda q, k, on=None: (
                 torch.arange(k)[None] <= torch.arange(k - q, k, device=on)[:, None]
             ),
-            "fails on another device than the CPU, at `torch.arange",
+            "fails on another device, at `torch.arange",
         ),
     ],
 )
@@ -216,7 +216,7 @@ def scales_in_place(q, k, mask=None):
         (forgets_the_mask, "The mask is not used"),
         (inverted, "\\(5, 6\\)>\\) is 0 at"),
         (the_wrong_way_round, "The mask is used the wrong way round"),
-        (weights_of(dim=-2), "Columns sum to 1"),
+        (weights_of(dim=-2), "columns sum to 1"),
         (weights_of(dim=0), "The softmax goes along dim=0"),
         (in_float32, "right to 7 digits only"),
         (scales_in_place, "changes a tensor that came in"),
@@ -482,7 +482,7 @@ FORWARDS = [
         (MergesByView, "raised RuntimeError at `.*`reshape` copies them first"),
         (KeepsItsMask, "used on 4 positions gets 2 the next time, and raised RuntimeError"),
         (KeepsABiggerMask, "used on 4 positions gets 6 the next time, and raised"),
-        (MaskOnTheCPU, "fails on another device than the CPU, at `"),
+        (MaskOnTheCPU, "fails on another device, at `"),
         *((forwards(**wrong), words) for wrong, words in FORWARDS),
     ],
 )
