@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 if not (3, 11) <= sys.version_info[:2] <= (3, 14):  # an old Python must parse this whole file
-    sys.exit("The course needs Python 3.11 to 3.14, and this is " + sys.version.split()[0] + ". "
-             "Install one from https://www.python.org/downloads and start course.py with it.")
+    sys.exit(
+        "The course needs Python 3.11 to 3.14, and this is " + sys.version.split()[0] + ". "
+        "Install one from https://www.python.org/downloads and start course.py with it."
+    )
 
 from setup.course_setup import PYTHON, add, call, setup
 
@@ -16,7 +18,7 @@ USAGE = """usage: python3 course.py TASK [--cpu] [arguments for the task]
           with numbers, only these notebooks and their tests (course.py test 04 05)
   train   train the course's model             (course.py train --fresh)
   site    make the course's site               (course.py site --out folder)
-  links   name your copy on GitHub in all links to it   (course.py links OWNER/REPO)
+  links   point all links at your copy on GitHub  (course.py links OWNER/REPO)
   setup   only set up .venv, which the other tasks do by themselves
   --cpu   on Linux, set up PyTorch without CUDA: 0.4 GB to download, not 3"""
 ROOT = Path(__file__).resolve().parent

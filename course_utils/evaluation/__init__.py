@@ -16,7 +16,7 @@ from .precise import copied, precise_copy, refuse_missing_rows, refusing_nan
 from .questions import RECALL_AIMS, answers_right, recall
 from .report import Failure, Report, Result
 from .steps import Feed, Generate, New, Reorder, RollBack, Script, Step, Uncached, feeds, words
-from .systematic import portionings
+from .systematic import ways_to_feed
 
 __all__ = [
     "RECALL_AIMS",
@@ -50,7 +50,6 @@ __all__ = [
     "max_seq_len",
     "offers",
     "on_device",
-    "portionings",
     "precise_copy",
     "recall",
     "refuse_missing_rows",
@@ -58,5 +57,6 @@ __all__ = [
     "replay",
     "uncached",
     "vocab_size",
+    "ways_to_feed",
     "words",
 ]
