@@ -5,10 +5,8 @@ import sys
 from pathlib import Path
 
 if not (3, 11) <= sys.version_info[:2] <= (3, 14):  # an old Python must parse this whole file
-    sys.exit(
-        "The course needs Python 3.11 to 3.14, and this is " + sys.version.split()[0] + ". "
-        "Install one from https://www.python.org/downloads and start course.py with it."
-    )
+    sys.exit("The course needs Python 3.11 to 3.14, and this is " + sys.version.split()[0] + ". "
+             "Install one from https://www.python.org/downloads and start course.py with it.")
 
 from setup.course_setup import PYTHON, add, call, setup
 

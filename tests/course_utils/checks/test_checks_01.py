@@ -132,7 +132,7 @@ def square(num_queries, num_keys):
             "4\\) raised TypeError at `.*`: 'int'",
         ),
         (lambda q, k: square(q, k).tril(k - q), "cpu'\\)\\) raised TypeError: .* 2 positional"),
-        (lambda q, k, on=None: square(q, k).tril(k - q), "the result is on cpu.*Hand `device=`"),
+        (lambda q, k, on=None: square(q, k).tril(k - q), "the result is on cpu.*Pass `device=`"),
         (
             lambda q, k, on=None: (
                 torch.arange(k)[None] <= torch.arange(k - q, k, device=on)[:, None]
