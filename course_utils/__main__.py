@@ -171,7 +171,7 @@ def diagnosed(report: Report) -> str:
     try:
         return str(cache_bugs.diagnose(report))
     except NotImplementedError:
-        return "something that it needs is not written yet."
+        return "something that the model needs is not written yet."
 
 
 def write_json(file: str | None, found: dict[str, Any]) -> None:

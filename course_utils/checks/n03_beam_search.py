@@ -92,12 +92,11 @@ def _explain_ids(ids: object, search: _Search) -> None:
         )
     if ids.dtype != torch.int64:
         raise AssertionError(f"gives ids of dtype {ids.dtype}; token ids are torch.int64")
-    outside = ids[(ids < 0) | (ids >= search.num_words)]
-    if outside.numel():
-        raise AssertionError(
-            f"finds a text with token {outside[0].item()}: there are {search.num_words} words. "
-            "Divide by the number of columns of the logits, not by a fixed number"
-        )
+    outside = ids[(ids < 0) | (ids >= search.num_words)].tolist()
+    if outside:
+        said = f"finds a text with token {outside[0]}: there are {search.num_words} words"
+        fixed = ". Divide by the number of columns of the logits, not by a fixed number"
+        raise AssertionError(said + fixed * (outside[0] > 0))
     if (ids[:, : len(search.prompt)] != torch.tensor(search.prompt)).any():
         raise AssertionError("finds a text that does not begin with the prompt")
     if len(ids.unique(dim=0)) < len(ids):
