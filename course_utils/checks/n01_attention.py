@@ -223,8 +223,8 @@ def check_attention(
     for masked in (True, False):
         follows_its_device(partial(_elsewhere, attention, masked), "attention")
     return (
-        "attention is right: with and without a mask, one sequence and batches of heads, as many "
-        "queries as keys and not, small scores and huge ones, and its gradient."
+        "attention is right: with and without a mask, for one sequence and batches of heads, for "
+        "any numbers of queries and keys, for small scores and huge ones, and its gradient."
     )
 
 

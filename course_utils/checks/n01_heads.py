@@ -100,7 +100,7 @@ SPLITS = [
     (_HeadsLast, "The heads come before the positions, (B, H, T, d): transpose(1, 2) is missing."),
 ]
 MERGES = [
-    (_ViewedStraight, "The numbers are shuffled: transpose(1, 2) comes before reshape."),
+    (_ViewedStraight, "The numbers are shuffled: transpose(1, 2) has to come before reshape."),
     (_EveryHth, "The d numbers of head 0 come first, then those of head 1."),
 ]
 FORWARDS = [

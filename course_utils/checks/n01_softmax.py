@@ -209,7 +209,7 @@ def _mask(name: Call, mask: object, num_queries: int, num_keys: int) -> None:
             "per query, one column per key."
         )
     if num_queries > 1 and torch.equal(mask, ~expected):
-        raise AssertionError(f"{name} is inverted: True is where a query may look.")
+        raise AssertionError(f"{name} is inverted: it has to be True where a query may look.")
     for query, key in (mask != expected).nonzero().tolist():
         position = num_keys - num_queries + query
         verb = "sees" if mask[query, key] else "does not see"

@@ -226,8 +226,8 @@ WRONG_MODELS = [
     ("cls", "words"),
     [
         (NoPositions, "position embeddings are not added"),
-        (PositionsFromOne, "is at position 0, not at 1"),
-        (PositionsFromOneWithoutEnd, "raised IndexError.*is at position 0, not at 1"),
+        (PositionsFromOne, "should be at position 0, not at 1"),
+        (PositionsFromOneWithoutEnd, "raised IndexError.*should be at position 0, not at 1"),
         (OneHead, "The layers have one head: hand num_heads on"),
         (OneLayer, "Only the first layer is used"),
         (ThrownAway, "The layers are not used"),
