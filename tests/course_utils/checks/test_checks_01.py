@@ -470,7 +470,7 @@ FORWARDS = [
         (NoOutputMatrix, "not the expected ones.*W_o"),
         (ViewOnly, "shuffled among positions and heads"),
         (HeadsLast, "has shape .*transpose\\(1, 2\\) is missing"),
-        (MergesWrongly, "merge_heads.*The numbers are shuffled: transpose\\(1, 2\\) comes before"),
+        (MergesWrongly, "merge_heads.*are shuffled: transpose\\(1, 2\\) has to come before"),
         (OtherNames, "your class has W_query; expected W_q"),
         (TooWide, "W_q.weight of your class has shape \\(12, 6\\), expected \\(6, 6\\)"),
         (NoMask, "Nothing is masked"),
