@@ -16,7 +16,7 @@ USAGE = """usage: python3 course.py TASK [--cpu] [arguments for the task]
           with numbers, only these notebooks and their tests (course.py test 04 05)
   train   train the course's model             (course.py train --fresh)
   site    make the course's site               (course.py site --out folder)
-  links   name your copy on GitHub in all links to it   (course.py links OWNER/REPO)
+  links   point all links at your copy on GitHub  (course.py links OWNER/REPO)
   setup   only set up .venv, which the other tasks do by themselves
   --cpu   on Linux, set up PyTorch without CUDA: 0.4 GB to download, not 3"""
 ROOT = Path(__file__).resolve().parent

@@ -136,7 +136,7 @@ def finished_model(args: argparse.Namespace) -> nn.Module | None:
     except Exception as error:
         raise ValueError(
             f"--model {args.model}: called without arguments, the function raised "
-            f"{type(error).__name__}: {error}; expected that it returns a torch.nn.Module."
+            f"{type(error).__name__}: {error}; it should return a torch.nn.Module."
         ) from error
     if not isinstance(model, nn.Module):
         raise ValueError(
@@ -171,7 +171,7 @@ def diagnosed(report: Report) -> str:
     try:
         return str(cache_bugs.diagnose(report))
     except NotImplementedError:
-        return "something that it needs is not written yet."
+        return "something that the model needs is not written yet."
 
 
 def write_json(file: str | None, found: dict[str, Any]) -> None:

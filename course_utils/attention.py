@@ -15,7 +15,7 @@ def softmax(scores: Tensor) -> Tensor:
     """Stable softmax over the last dimension; returns a tensor of the same shape and dtype.
 
     Subtracting each row's maximum changes nothing in exact arithmetic and keeps `exp` from
-    overflowing. A row that is wholly masked (all -inf) has no distribution: its weights are 0.
+    overflowing. A row that is fully masked (all -inf) has no distribution: its weights are 0.
     float16 and bfloat16 are computed in float32 and rounded once, at the end.
     Source: Milakov & Gimelshein, "Online normalizer calculation for softmax", 2018, section 2.
     """

@@ -84,7 +84,7 @@ COMPOUND = {"thing": ("colour", "object"), "place": ("material", "container")}
 
 
 def takes_opener(template: str) -> bool:
-    """Whether "Then", "Later" and the like may stand before the sentence."""
+    """Whether "Then", "Later" and the like may come before the sentence."""
     return template.startswith("{name}") and template not in OPENINGS
 
 

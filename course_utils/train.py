@@ -253,7 +253,9 @@ def main() -> None:
     try:
         log = train(TRAINING_DIR, args.seed)
     except KeyboardInterrupt:
-        raise SystemExit("\nStopped. The same command goes on from the last 100 steps.") from None
+        raise SystemExit(
+            "\nStopped. The same command goes on; at most 100 steps are repeated."
+        ) from None
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
     log.to_csv(TRAINING_DIR / "training_log.csv", index=False)

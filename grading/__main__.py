@@ -55,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--no-isolation", action="store_true", help="run students' code unprotected")
     add = commands.add_parser("try", help="what one file gets, and why; writes nothing")
     add.add_argument("file", type=Path, help="a submission")
-    add.add_argument("--notebook", choices=NOTEBOOKS, help="which it is, if it does not say so")
+    add.add_argument(
+        "--notebook", choices=NOTEBOOKS, help="the notebook's number, if the file does not show it"
+    )
     add.add_argument("--seed", type=int, help="draws the inputs")
     add.add_argument("--page", type=Path, help="write what the student would get, as HTML")
     add.add_argument("--no-isolation", action="store_true", help="run the code unprotected")

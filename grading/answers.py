@@ -92,7 +92,7 @@ def answers(submission: NotebookNode, master: NotebookNode) -> dict[str, Answer]
     """Each exercise of `master` by its id, with what the submission has for it.
 
     JupyterLab's "split cell" gives both halves the same id: the parts are joined in their order,
-    with whatever stands between them. Code cells that are not in `master` belong to the exercise
+    with whatever is between them. Code cells that are not in `master` belong to the exercise
     whose check comes next. An exercise whose id is nowhere (cells were merged, or saved by a
     program that drops metadata) is looked for by what it defines.
     """

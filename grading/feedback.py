@@ -54,7 +54,7 @@ def _handout(notebook: str) -> Path:
 def notebook(
     number: str, given: dict[str, Answer], outputs: list[list[dict]] | None = None
 ) -> NotebookNode:
-    """The student's answers with the cells of notebook `number` that they stand on, and the checks.
+    """The student's answers with the cells of notebook `number` that they need, and the checks.
 
     `outputs` are those of its code cells, in their order.
     """
@@ -165,8 +165,8 @@ def rendered(number: str, student: str, statuses: dict[str, str], shown: dict) -
     top = (
         f"<h1>{html.escape(title)}: feedback for {html.escape(student)}</h1>\n\n"
         f"<table>{head}{''.join(rows)}</table>\n\n"
-        "<p>Below each answer stands what the course's check says of it. Points were given apart, "
-        "on other inputs, and with the course's answers to the exercises before.</p>"
+        "<p>Below each answer is what the course's check says about it. The points were given "
+        "separately, on other inputs, with the course's answers to the earlier exercises.</p>"
     )
     document = new_notebook(cells=[new_markdown_cell(top), *cells])
     document.metadata["title"] = f"Feedback for {student}"

@@ -78,9 +78,9 @@ PAGE = """<!DOCTYPE html>
 <footer>
 <p><b>Right</b> is an answer that was right on inputs nobody had seen, with the course's answers to
 the exercises before it. What is <b>quoted</b> is what the course's checks said when the students'
-own notebooks were run; texts that differ in numbers only are one. <b>Times</b> are those of one run
-of the answer on the machine that graded, all its inputs together: neither how long somebody worked,
-nor how fast the code is.</p>
+own notebooks were run; texts that differ only in their numbers count as one. <b>Times</b> are
+those of one run of the answer on the machine that graded, all its inputs together:
+neither how long somebody worked, nor how fast the code is.</p>
 </footer>
 </body>
 </html>

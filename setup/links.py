@@ -179,9 +179,9 @@ def main(arguments: list[str] | None = None) -> int:
         part.replace(path)
         print(path.relative_to(ROOT).as_posix())
     where = f"branch {copy.branch} of github.com/{copy.owner}/{copy.repo}"
-    print(f"{len(written)} files changed: all links lead to {where}.")
+    print(f"{len(written)} file{'s' * (len(written) != 1)} changed: all links lead to {where}.")
     if written:
-        print("They work when that is committed and pushed.")
+        print("They work once that is committed and pushed.")
     return 0
 
 

@@ -34,8 +34,8 @@ def symptoms(model: nn.Module) -> pd.DataFrame:
 
 
 @torch.no_grad()
-def looks(model: nn.Module, input_ids: Tensor, portions: Sequence[int]) -> list[Tensor]:
-    """What each token of (1, T) looked at when fed in `portions`: its attention weights (K,).
+def looks(model: nn.Module, input_ids: Tensor, chunks: Sequence[int]) -> list[Tensor]:
+    """What each token of (1, T) looked at when fed in `chunks`: its attention weights (K,).
 
     They are averaged over all heads and layers. The model must use `attention_weights` of
     `course_utils.attention`.
@@ -48,9 +48,9 @@ def looks(model: nn.Module, input_ids: Tensor, portions: Sequence[int]) -> list[
         return weights
 
     rows, past_kv = [], None
-    for portion in input_ids.split(list(portions), dim=1):
+    for chunk in input_ids.split(list(chunks), dim=1):
         heard.clear()
         with mock.patch("course_utils.attention.attention_weights", listen):
-            _, past_kv = model(portion, past_kv=past_kv, use_cache=True)
+            _, past_kv = model(chunk, past_kv=past_kv, use_cache=True)
         rows += torch.stack(heard).mean(0)
     return rows

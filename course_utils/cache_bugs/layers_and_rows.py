@@ -55,7 +55,7 @@ class HeadsRotated(GrowingCache):
     BUGS,
     "heads_mixed_up",
     "stored keys and values come back under another head",
-    "right with one head; with more, each head reads another one's past",
+    "right with one head; with more, each head reads another head's past",
     "the order of the dimensions when you store, and when you read",
 )
 class HeadsMixedUp(WithCache):

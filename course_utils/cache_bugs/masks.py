@@ -56,7 +56,7 @@ class MaskOneTooFar(WrongAttention):
     "mask_one_too_far",
     "each new token sees one key too many",
     "right as long as tokens come one by one; in a chunk, each sees the next one",
-    "the last of several queries sees all keys, the one before it one less",
+    "the last of several queries sees all keys, the one before it one fewer",
 )
 class MaskOneTooFarModel(WithAttention):
     attention_class = MaskOneTooFar

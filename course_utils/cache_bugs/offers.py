@@ -53,7 +53,7 @@ class PaddingInSight(LeftPaddedAttention):
     BUGS,
     "padding_in_sight",
     "the padding of a batch is masked in the prefill and forgotten in decoding",
-    "right for prompts of equal length; of several, the shorter ones attend to nothing's keys",
+    "right for prompts of equal length; else the shorter ones attend to the keys of padding",
     "the mask of every later call must hide the padding too",
 )
 class PaddingInSightModel(LeftPaddedTransformer):
@@ -64,7 +64,7 @@ class PaddingInSightModel(LeftPaddedTransformer):
     BUGS,
     "padding_counted",
     "in decoding, positions count the padding",
-    "right for prompts of equal length; of several, the shorter ones jump ahead",
+    "right for prompts of equal length; else the shorter ones jump ahead",
     "positions count from each row's first real token, in every call",
 )
 class PaddingCounted(LeftPaddedTransformer):
@@ -98,7 +98,7 @@ class FirstRowRolledBack(GrowingCache):
     BUGS,
     "rollback_of_the_first_row",
     "a rollback takes back the first row's guesses; in the other rows they stay",
-    "right for one sequence; of several, the others go on from guesses that were wrong",
+    "right for one sequence; of several rows, all but the first go on from wrong guesses",
     "truncate cuts along the positions, in all rows",
     "Blaizzy/mlx-vlm#1155",
 )

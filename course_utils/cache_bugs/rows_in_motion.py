@@ -57,8 +57,8 @@ class PaddingNotReordered(LeftPaddedCache):
 @bug(
     BUGS,
     "padding_not_reordered",
-    "rows change places, and how much padding each has does not",
-    "right for prompts of equal length; of several, a row counts another row's padding",
+    "rows change places, but their amounts of padding do not",
+    "right for prompts of equal length; else a row counts another row's padding",
     "what belongs to a row and is not a key or a value: padding, lengths, positions",
     "Blaizzy/mlx-vlm#1889",
 )

@@ -43,7 +43,7 @@ class OneCachePerModel(DecoderOnlyTransformer):
     "prefix_without_its_beginning",
     "the keys and values of four tokens are looked up by these tokens and their place alone",
     "right until two texts share words behind different beginnings; the second gets the first's",
-    "a key depends on all tokens before it: all of them belong into the name it is kept under",
+    "a key depends on all tokens before it: all of them belong in the name it is kept under",
     "vllm-project/aibrix#2329",
 )
 class PrefixWithoutItsBeginning(DecoderOnlyTransformer):

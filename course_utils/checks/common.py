@@ -53,11 +53,13 @@ LIBRARY = str(Path(linecache.__file__).parent)
 NOT_THEIRS = {"course_utils", "torch", "numpy", "transformers"}  # lines of no student
 ADVICE = {
     "unary ~: 'NoneType'": "mask may be None: nothing is hidden then",
-    "Boolean value of": "a tensor is neither true nor false: ask whether it `is not None`",
-    "index k out of range": "k may exceed the numbers there are: along a row (dim=-1) there are "
-    "logits.size(-1), so take min(k, logits.size(-1))",
-    "tuple indices": "the model returns two things: `logits, _ = model(ids)`",
-    "Expected reduction dim": "there may be none to reduce over: ask for their number first",
+    "Boolean value of": "a tensor of several numbers is neither true nor false; to ask whether "
+    "there is a tensor at all, write `is not None`",
+    "index k out of range": "along a row (dim=-1) there are logits.size(-1) numbers, and k may be "
+    "larger: take min(k, logits.size(-1))",
+    "tuple indices": "what was called returns several things: unpack them first, as in "
+    "`logits, _ = model(ids)`",
+    "Expected reduction dim": "there may be nothing to reduce over: ask for the size first",
     "leaf Variable that requires grad": "a tensor that came in is changed; work on a new one",
     "view size is not compatible": "`view` needs numbers that lie next to each other; where "
     "they do not, as after a transpose, `reshape` copies them first",

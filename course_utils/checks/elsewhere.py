@@ -53,14 +53,14 @@ def _try(call: Callable[[], object], what: str, device: torch.device) -> None:
         if isinstance(error, FakeTensorDeviceMismatchError) or MIXED.search(str(error)):
             line = own_line(error)
             raise AssertionError(
-                f"{what} fails on another device than the CPU{line and f', at `{line}`'}: a tensor "
-                "was made on the CPU there. Hand `device=` on to what makes tensors, for example "
-                "that of a tensor that came in."
+                f"{what} fails on another device{line and f', at `{line}`'}: a tensor "
+                "was made on the CPU there. Pass `device=` to whatever makes a tensor, for example "
+                "the device of a tensor that came in."
             ) from None
         return
     for part in found if isinstance(found, tuple) else (found,):
         if isinstance(part, Tensor) and part.device.type != device.type:
             raise AssertionError(
-                f"{what}: another device than the CPU was handed in (or tensors on it), and the "
-                f"result is on {part.device}. Hand `device=` on to what makes tensors."
+                f"{what}: what came in was on another device, or named one, but the result "
+                f"is on {part.device}. Pass `device=` to whatever makes a tensor."
             )

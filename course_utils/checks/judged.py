@@ -59,7 +59,7 @@ def judge(
     if case is None:
         case = smallest(cases, lambda case: bool(wrong(case)), number, seed=0)
     if case is not None:
-        complaint = wrong(case) or "is right now, and was wrong before: it is not the same twice"
+        complaint = wrong(case) or "is right now, but was wrong before: it is not the same twice"
         others = [*first, *drawn(cases, COMPARED)]
         last = named(answer, mistakes, [case, *others]) or advice
         raise AssertionError(f"{case} {complaint.rstrip('.')}. {last}".strip())

@@ -127,7 +127,7 @@ WRONG_WEIGHTS = [
     ),
     (
         _wrong(softmax=lambda scores: torch.softmax(scores, -2)),
-        "Columns sum to 1, rows should: each query has 1 to give. Use dim=-1.",
+        "Here the columns sum to 1; the rows should: each query has 1 to give. Use dim=-1.",
     ),
     (
         _wrong(softmax=lambda scores: torch.softmax(scores, 0)),
@@ -151,7 +151,7 @@ WRONG_WEIGHTS = [
     ),
     (
         _wrong(masked=lambda scores, mask: scores if mask is None else scores + ~mask * -math.inf),
-        "0 times infinity is not a number. Put -inf by masked_fill where the mask is False.",
+        "0 times infinity is not a number. Use masked_fill to put -inf where the mask is False.",
     ),
     (
         _wrong(masked=_always_causal),
@@ -223,8 +223,8 @@ def check_attention(
     for masked in (True, False):
         follows_its_device(partial(_elsewhere, attention, masked), "attention")
     return (
-        "attention is right: with and without a mask, one sequence and batches of heads, as many "
-        "queries as keys and not, small scores and huge ones, and its gradient."
+        "attention is right: with and without a mask, for one sequence and batches of heads, for "
+        "any numbers of queries and keys, for small scores and huge ones, and its gradient."
     )
 
 

@@ -100,7 +100,7 @@ SPLITS = [
     (_HeadsLast, "The heads come before the positions, (B, H, T, d): transpose(1, 2) is missing."),
 ]
 MERGES = [
-    (_ViewedStraight, "The numbers are shuffled: transpose(1, 2) comes before reshape."),
+    (_ViewedStraight, "The numbers are shuffled: transpose(1, 2) has to come before reshape."),
     (_EveryHth, "The d numbers of head 0 come first, then those of head 1."),
 ]
 FORWARDS = [
@@ -113,7 +113,7 @@ FORWARDS = [
     ),
     (_with(split=False), "The heads are not split: all D numbers go through attention as one."),
     (_with(merged=False), "The heads are put together by a reshape alone: use merge_heads."),
-    (_with(scaled_twice=True), "The scores are divided by sqrt(d) twice: attention does it."),
+    (_with(scaled_twice=True), "The scores are divided by sqrt(d) twice: attention does so."),
     (_with(adds_x=True), "x is added to the result. Nothing is added here: return W_o's output."),
     (_from("W_q", "W_k", ""), "x itself is used for the values: they have W_v."),
     (_from("", "W_k", "W_v"), "x itself is used for the queries: they have W_q."),

@@ -97,10 +97,10 @@ def _mistakes(masked: bool) -> list[tuple[Answer, str]]:
     """What goes wrong, in an answer that thinks of masked rows or in one that does not."""
     overflow = "Subtract each row's own maximum first: nothing overflows then."
     own = "Each row has its own maximum: amax over dim=-1, with keepdim=True."
-    together = "All weights together sum to 1, each row should. Sum over dim=-1 with keepdim=True."
+    together = "All weights together sum to 1; each row should. Sum over dim=-1 with keepdim=True."
     keepdim = "needs keepdim=True: without it, row i is paired with what belongs to row j."
     return [
-        (_along(0, masked), "Columns sum to 1, rows should. Use dim=-1, the last dimension."),
+        (_along(0, masked), "Here the columns sum to 1; the rows should. Use dim=-1."),
         (_divided(total=torch.sum, masked=masked), together),
         (_divided(total=lambda x: x.sum(-1), masked=masked), f"The sum {keepdim}"),
         (_divided(lambda x: x.amax(-1), masked=masked), f"The maximum {keepdim}"),
@@ -120,7 +120,7 @@ MASKED_ROW = (
 WRONG_SOFTMAXES = [
     *_mistakes(masked=True),
     *_mistakes(masked=False),
-    (_of_all, "All weights together sum to 1, each row should. Use dim=-1."),
+    (_of_all, "All weights together sum to 1; each row should. Use dim=-1."),
     (
         lambda call: torch.log_softmax(call.args[0], -1),
         "These are the logarithms of the weights: torch.log_softmax.",
@@ -209,7 +209,7 @@ def _mask(name: Call, mask: object, num_queries: int, num_keys: int) -> None:
             "per query, one column per key."
         )
     if num_queries > 1 and torch.equal(mask, ~expected):
-        raise AssertionError(f"{name} is inverted: True is where a query may look.")
+        raise AssertionError(f"{name} is inverted: it has to be True where a query may look.")
     for query, key in (mask != expected).nonzero().tolist():
         position = num_keys - num_queries + query
         verb = "sees" if mask[query, key] else "does not see"

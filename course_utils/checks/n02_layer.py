@@ -119,11 +119,11 @@ WRONG_LAYERS = [
     ),
     (
         lambda m, x: _attended(m, x) + m.feed_forward(m.norm2(x)),
-        "Both parts read the same x: the second one reads what the first one has left.",
+        "Both parts read the same x: the second should read what the first has left.",
     ),
     (
         lambda m, x: _attended(m, x) + m.feed_forward(m.norm2(m.attention(m.norm1(x)))),
-        "The feed-forward part reads only what attention adds. It reads the whole stream.",
+        "The feed-forward part reads only what attention adds, not the whole stream.",
     ),
     (_normed, STREAM_NORMED),
     (_normed_once, STREAM_NORMED),

@@ -56,7 +56,7 @@ def _positions(ids: Tensor) -> Tensor:
     return torch.arange(ids.size(1))
 
 
-FROM_ZERO = "The first token is at position 0, not at 1."
+FROM_ZERO = "The first token should be at position 0, not at 1."
 WRONG_EMBEDDINGS = [
     (
         lambda m, ids: m.token_embedding(ids),
@@ -79,7 +79,7 @@ WRONG_EMBEDDINGS = [
     ),
     (
         lambda m, ids: m.token_embedding(ids) + m.pos_embedding(_positions(ids).flip(0)),
-        "Positions are counted from the end; the first token is at position 0.",
+        "Positions are counted from the end; the first token should be at position 0.",
     ),
     (
         lambda m, ids: m.token_embedding(ids) + m.pos_embedding(torch.zeros_like(ids)),
@@ -140,7 +140,7 @@ class _OneHead(DecoderOnlyTransformer):
 
 
 WRONG_MODELS = [
-    (_through(lambda layers: []), "The layers are not used: the result of each goes on."),
+    (_through(lambda layers: []), "The layers are not used: x = layer(x) for each of them."),
     (
         _through(lambda layers: layers[:1]),
         "Only the first layer is used. Return after the loop, not in it.",
@@ -169,9 +169,9 @@ WRONG_MODELS = [
     ),
     (
         lambda m, ids: m.output_projection(_run(m, m.norm(m.embed(ids)))),
-        "The norm comes before the layers; it comes after them.",
+        "The norm comes before the layers; it should come after them.",
     ),
-    (_normed_each_time, "The norm comes after each layer; it comes once, after the last."),
+    (_normed_each_time, "The norm comes after each layer; it should come once, after the last."),
     (lambda m, ids: m.norm(_run(m, m.embed(ids))), "The output projection is missing."),
     (
         lambda m, ids: _last(m, _run(m, m.token_embedding(ids))),
@@ -249,7 +249,10 @@ def _no_further(model: nn.Module) -> None:
         model(torch.zeros(1, SIZES["max_seq_len"] + 1, dtype=torch.long))
     except Exception:
         return
-    raise AssertionError("11 tokens went through a model with max_seq_len=10. Is there a position?")
+    raise AssertionError(
+        "11 tokens went through a model with max_seq_len=10, which has no position for the last "
+        "one: expected an error."
+    )
 
 
 class _Seen(nn.Module):

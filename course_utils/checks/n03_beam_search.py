@@ -20,9 +20,9 @@ ROUNDING = 1e-4  # what scores may differ by
 ERRORS = {
     "index k out of range": "asks topk for more candidates than there are: in the first step there "
     "are as many as words. Take min(num_beams, candidates.numel())",
-    "the model is given a token": "gives the model a token that it does not know. Of the flat "
+    "the model is given a token": "gives the model a token that it does not know. In the flat "
     "table, index i is token i % V and beam i // V, with V = logits.size(-1)",
-    "is out of bounds for dimension 0": "asks for a beam that does not exist. Of the flat table, "
+    "is out of bounds for dimension 0": "asks for a beam that does not exist. In the flat table, "
     "index i is token i % V and beam i // V, with V = logits.size(-1)",
 }
 
@@ -92,11 +92,11 @@ def _explain_ids(ids: object, search: _Search) -> None:
         )
     if ids.dtype != torch.int64:
         raise AssertionError(f"gives ids of dtype {ids.dtype}; token ids are torch.int64")
-    if ids.min() < 0 or ids.max() >= search.num_words:
-        raise AssertionError(
-            f"finds a text with token {ids.max().item()}: there are {search.num_words} words. "
-            "Divide by the number of columns of the logits, not by a number written down"
-        )
+    outside = ids[(ids < 0) | (ids >= search.num_words)].tolist()
+    if outside:
+        said = f"finds a text with token {outside[0]}: there are {search.num_words} words"
+        fixed = ". Divide by the number of columns of the logits, not by a fixed number"
+        raise AssertionError(said + fixed * (outside[0] > 0))
     if (ids[:, : len(search.prompt)] != torch.tensor(search.prompt)).any():
         raise AssertionError("finds a text that does not begin with the prompt")
     if len(ids.unique(dim=0)) < len(ids):
@@ -126,8 +126,8 @@ def _explain_scores(ids: Tensor, scores: object, search: _Search) -> None:
             (true / math.log(10), "Take natural logarithms, as log_softmax does"),
             (true.exp(), "These are probabilities: leave the logarithms as they are"),
             (logs.exp().sum(1), "Probabilities are added up: take log_softmax, not softmax"),
-            (true / search.new, "The sum is divided by the number of words: leave it"),
-            (logs[:, -1], "It is the last word's alone: the score of its beam is to be added"),
+            (true / search.new, "The sum is divided by the number of words: leave it as it is"),
+            (logs[:, -1], "It is the last word's alone: add the score of its beam"),
             (-true, "The sign is wrong"),
         ]
         otherwise = (
@@ -231,4 +231,4 @@ def check_beam_search(beam_search: BeamSearch) -> str:
         "beam_search",
         Watched(0, 5),
     )
-    return "beam_search is right: with 1, 2 and 25 beams it finds the texts, and scores them truly."
+    return "beam_search is right: with 1, 2 and 25 beams it finds the texts and their scores."

@@ -195,7 +195,7 @@ WRONG_P = [
     ),
     (
         _by_likeliness(lambda shares, p: _likelier(shares) > p),
-        "A word goes if those before it add up to p exactly, too: use >=.",
+        "A word also goes if those before it add up to exactly p: use >=.",
     ),
     (
         _by_likeliness(lambda shares, p: shares < p),

@@ -24,7 +24,7 @@ HINTS = {
     "holds NaN": "NaN is a place that nothing was written to.",
     "Sizes of tensors must match": "The positions are dimension 2: torch.cat([...], dim=2).",
     "stack expects": "torch.cat appends along a dimension that is there, torch.stack makes one.",
-    "is a list": "What belongs to the layer is asked for: self.keys[layer], self.values[layer].",
+    "is a list": "Return what belongs to the layer: self.keys[layer], self.values[layer].",
     "The expanded size": "The positions are dimension 2 of the layer's (B, H, S, d): "
     "self.keys[layer, :, :, start:end] has as many places as k.",
     "has no setter": "The length is read from self.lengths: set self.lengths[layer] = end.",

@@ -102,7 +102,7 @@ GROWING = [
         _grown(_both, _old),
         "append returns what was stored before. The new positions belong to it, too.",
     ),
-    (_grown(_new_first, _new_first), "The new positions come first: what is stored goes first."),
+    (_grown(_new_first, _new_first), "The new positions come first; what is stored should."),
     (
         _grown(_old, _both),
         "What append returns is right, and is not stored: assign it to self.keys[layer] and "

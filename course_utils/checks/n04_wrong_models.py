@@ -100,8 +100,14 @@ WRONG_FORWARDS = [
         "The layers are not told their numbers: all of them append to layer 0. " + HAND_ON,
     ),
     (_numbered(lambda i, layers: layers - 1 - i), "The layers' numbers are in reverse. " + HAND_ON),
-    (_numbered(lambda i, layers: i + 1), "The layers' numbers start at 1, not at 0. " + HAND_ON),
-    (_numbered(lambda i, layers: i - 1), "The layers' numbers start at -1, not at 0. " + HAND_ON),
+    (
+        _numbered(lambda i, layers: i + 1),
+        "The layers' numbers start at 1; they should start at 0. " + HAND_ON,
+    ),
+    (
+        _numbered(lambda i, layers: i - 1),
+        "The layers' numbers start at -1; they should start at 0. " + HAND_ON,
+    ),
     (_numbered(lambda i, layers: -i), "The layers' numbers are negative. " + HAND_ON),
     (_with(through=_first_layer_cached), "Only the first layer gets past_kv. " + HAND_ON),
     (

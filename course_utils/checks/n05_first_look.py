@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .common import has_shape, raised, shape_or_type
 
 HEADS, D_HEAD = 3, 4
-MOST_KEYS, PORTIONS = 5, (2, 1, 2)
+MOST_KEYS, CHUNKS = 5, (2, 1, 2)
 FAILED, NOTHING = " it raised ", "returns nothing: it must end in `return ...`"
 
 
@@ -70,10 +70,10 @@ def _held(model: nn.Module) -> str:
     """A sentence on a cache that returns or counts other positions than it should, or nothing."""
     with _case("In `new_cache(1)`"):
         cache, fed = model.new_cache(1), []
-    for portion in PORTIONS:
-        start, end = sum(fed), sum(fed) + portion
-        case = f"In an append of {many(portion, 'position')} to {start or 'an empty cache'}"
-        fed.append(portion)
+    for chunk in CHUNKS:
+        start, end = sum(fed), sum(fed) + chunk
+        case = f"In an append of {many(chunk, 'position')} to {start or 'an empty cache'}"
+        fed.append(chunk)
         k = torch.arange(start, end).view(1, 1, -1, 1).expand(1, HEADS, -1, D_HEAD) + 1.0
         after = _after(fed)
         for layer in range(model.num_layers):

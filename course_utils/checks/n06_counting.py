@@ -160,7 +160,7 @@ COUNTS = [
     ),
     (
         _miscounted(VECTORS),
-        f"Biases and norms are counted. They are no matrices: {MATRICES}",
+        f"Biases and norms are counted. They are not matrices: {MATRICES}",
     ),
     (_miscounted(BIASES), f"The biases are counted. They are added: {MATRICES}"),
     (_miscounted(_sum(TABLES, BIASES)), f"Embeddings and biases are counted: {MATRICES}"),

@@ -67,9 +67,9 @@ def check_parts(parts: pd.DataFrame, factor: float = 1.6) -> None:
     for part, whole, direct in judged.itertuples():
         if (ratio := whole / direct) >= factor:
             raise AssertionError(
-                f"{part}: {1e3 * whole:.2f} ms for one token, and the calls that it makes, one "
-                f"after the other, {1e3 * direct:.2f} ms: {ratio:.1f} times as long, expected less "
-                f"than {factor:g} times. What else does it do, or what does it wait for?"
+                f"For one token, {part} takes {1e3 * whole:.2f} ms; the calls that it makes take "
+                f"{1e3 * direct:.2f} ms, one after the other. That is {ratio:.1f} times as long; "
+                f"expected less than {factor:g} times. What else does it do or wait for?"
             )
 
 
@@ -84,8 +84,9 @@ def check_cached_steps_grow_slowly(steps: pd.DataFrame, factor: float = 2.0) -> 
         if not (uncached > 0 and cached * factor < uncached):
             raise AssertionError(
                 f"With the {contender}, a token gets {1e6 * cached:.2f} µs slower per token before "
-                f"it; without a cache {1e6 * uncached:.2f} µs. Expected {factor:g} times less or "
-                "better. Does the model feed only the new token, and is use_cache handed on?"
+                f"it; without a cache {1e6 * uncached:.2f} µs. Without one it should be at "
+                f"least {factor:g} times as much. Does the model feed only the new "
+                "token, and is use_cache handed on?"
             )
 
 

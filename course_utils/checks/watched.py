@@ -13,9 +13,9 @@ ROOM = 20  # max_seq_len
 HINTS = {
     "number of dimensions: got 2 and 1": "the new tokens have shape (B,): token[:, None] is (B, 1)",
     "must match except in dimension 0": "new tokens are appended with dim=1",
-    "probability tensor contains": "probabilities are wanted there: none below 0, as logits or "
-    "logarithms have, and no inf or NaN, as from a division by 0",
-    "cannot be converted to Scalar": "there is a token for each row: leave them a tensor",
+    "probability tensor contains": "torch.multinomial wants probabilities: logits and logarithms "
+    "can be below 0, and a division by 0 gives inf or NaN",
+    "cannot be converted to Scalar": "there is a token for each row: keep them in a tensor",
 }
 
 

@@ -10,13 +10,13 @@ from .devices import NotJudged, follows_its_device
 from .differences import Difference, first_difference
 from .judge import evaluate, kv_evaluate, replay
 from .lane import Lane, lane_in
-from .model import in_portions, max_seq_len, offers, on_device, uncached, vocab_size
+from .model import in_chunks, max_seq_len, offers, on_device, uncached, vocab_size
 from .play import Outcome
 from .precise import copied, precise_copy, refuse_missing_rows, refusing_nan
 from .questions import RECALL_AIMS, answers_right, recall
 from .report import Failure, Report, Result
 from .steps import Feed, Generate, New, Reorder, RollBack, Script, Step, Uncached, feeds, words
-from .systematic import portionings
+from .systematic import ways_to_feed
 
 __all__ = [
     "RECALL_AIMS",
@@ -43,14 +43,13 @@ __all__ = [
     "feeds",
     "first_difference",
     "follows_its_device",
-    "in_portions",
+    "in_chunks",
     "kv_evaluate",
     "lane_in",
     "load_test_cases",
     "max_seq_len",
     "offers",
     "on_device",
-    "portionings",
     "precise_copy",
     "recall",
     "refuse_missing_rows",
@@ -58,5 +57,6 @@ __all__ = [
     "replay",
     "uncached",
     "vocab_size",
+    "ways_to_feed",
     "words",
 ]

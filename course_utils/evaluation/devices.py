@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError, FakeTen
 
 from .model import changed
 
-PORTIONS = (3, 1, 2, 1)
+CHUNKS = (3, 1, 2, 1)
 ELSEWHERE = "lazy:0"
 MIXED = re.compile("same device|different devices|device between")  # as PyTorch's operations say it
 
@@ -71,12 +71,12 @@ def _ids(model: nn.Module, tokens: int, rows: int = 1) -> Tensor:
 
 
 def _without_cache(model: nn.Module) -> None:
-    model(_ids(model, sum(PORTIONS)))
+    model(_ids(model, sum(CHUNKS)))
 
 
-def _fed(model: nn.Module, portions: tuple[int, ...] = PORTIONS, past_kv: Any = None) -> Any:
+def _fed(model: nn.Module, chunks: tuple[int, ...] = CHUNKS, past_kv: Any = None) -> Any:
     room = model.pos_embedding.weight.size(0)
-    for tokens in portions if room >= sum(portions) else (1,) * room:
+    for tokens in chunks if room >= sum(chunks) else (1,) * room:
         _, past_kv = model(_ids(model, tokens), past_kv=past_kv, use_cache=True)
     return past_kv
 
@@ -93,5 +93,5 @@ def _reordered(model: nn.Module) -> None:
 
 def _padded(model: nn.Module) -> None:
     past_kv = model.padded_cache(torch.zeros(2, dtype=torch.long, device=ELSEWHERE))
-    for tokens in PORTIONS:
+    for tokens in CHUNKS:
         _, past_kv = model(_ids(model, tokens, rows=2), past_kv=past_kv, use_cache=True)

@@ -18,7 +18,7 @@ from .cases import TestCase, load_test_cases
 from .devices import NotJudged, follows_its_device
 from .differences import first_difference
 from .lane import Lane, explain, lane_in
-from .model import in_portions, on_device, uncached, vocab_size
+from .model import in_chunks, on_device, uncached, vocab_size
 from .play import Outcome
 from .precise import precise_copy
 from .report import Report, Result
@@ -64,7 +64,7 @@ def kv_evaluate(
 
     After every step of every script, the full logits must be those of the uncached forward pass: in
     float64 to 1e-9, where the device has it, and in the model's own dtype and bfloat16 to what
-    these allow. First the test cases, in all `portionings` and beside other texts, with the stored
+    these allow. First the test cases, in all `ways_to_feed` and beside other texts, with the stored
     logits (to 1e-4); then what `systematic` holds; then scripts drawn by hypothesis, from a fixed
     seed, ten times as many if `thorough`. What a model does not offer is not judged. With `stop`,
     the first case or subject that fails is the last. `tolerance` is what float64 logits may differ
@@ -134,11 +134,11 @@ def _judge_case(trial: Trial, case: TestCase, result: Result) -> Result:
         return result
     given = texts_of(ids, vocab_size(lane.model))
     trial.judge(result, systematic.splits(rows, seq_len), given=given)
-    for name, logits, portions in (
+    for name, logits, chunks in (
         ("stored logits, at once", case.with_cache, (seq_len,)),
         ("stored logits, 1 at a time", case.sequential, (1,) * seq_len),
     ):
-        _judge_stored(lane, result, name, (ids, logits, portions))
+        _judge_stored(lane, result, name, (ids, logits, chunks))
     half = (-(-seq_len // 2),) + (1,) * (seq_len // 2)
     company = {"in a batch with other rows": feeds(*half, rows=2 * rows)}
     company |= systematic.in_company(rows, seq_len)
@@ -153,10 +153,10 @@ def _judge_case(trial: Trial, case: TestCase, result: Result) -> Result:
 def _judge_stored(
     lane: Lane, result: Result, name: str, stored: tuple[Tensor, Tensor, tuple[int, ...]]
 ) -> None:
-    ids, logits, portions = stored
+    ids, logits, chunks = stored
     result.checks += 1
     try:
-        found = in_portions(lane.fresh(), ids, portions)
+        found = in_chunks(lane.fresh(), ids, chunks)
         problem = first_difference(logits, found, max(lane.tolerance, 1e-4))
     except NotImplementedError as error:
         if len(ids) > 1:

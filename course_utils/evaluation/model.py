@@ -32,11 +32,11 @@ def uncached(model: nn.Module, input_ids: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def in_portions(model: nn.Module, input_ids: Tensor, portions: Sequence[int]) -> Tensor:
-    """Logits (B, T, V) with a cache, fed in `portions`: (4, 1, 1) is 4, then 1, then 1."""
+def in_chunks(model: nn.Module, input_ids: Tensor, chunks: Sequence[int]) -> Tensor:
+    """Logits (B, T, V) with a cache, fed in `chunks`: (4, 1, 1) is 4, then 1, then 1."""
     logits, past_kv = [], None
-    for portion in input_ids.split(list(portions), dim=1):
-        part, past_kv = model(portion, past_kv=past_kv, use_cache=True)
+    for chunk in input_ids.split(list(chunks), dim=1):
+        part, past_kv = model(chunk, past_kv=past_kv, use_cache=True)
         logits.append(part)
     return torch.cat(logits, dim=1)
 

@@ -90,9 +90,9 @@ Script = Sequence[Step]
 MOST_PHRASES = 14
 
 
-def feeds(*portions: int, rows: int = 1, text: int = 0) -> Script:
-    """A script that feeds a text in these portions: (4, 1, 1) is 4, then 1, then 1."""
-    return [New(rows), *(Feed(tokens, text) for tokens in portions)]
+def feeds(*chunks: int, rows: int = 1, text: int = 0) -> Script:
+    """A script that feeds a text in these chunks: (4, 1, 1) is 4, then 1, then 1."""
+    return [New(rows), *(Feed(tokens, text) for tokens in chunks)]
 
 
 def size(script: Script) -> tuple[int, int, int, int]:
@@ -105,26 +105,26 @@ def size(script: Script) -> tuple[int, int, int, int]:
     return generates, len(script), tokens, sum(v for v in numbers if isinstance(v, int))
 
 
-def describe(portions: Sequence[int]) -> str:
+def describe(chunks: Sequence[int]) -> str:
     """(4, 1, 1) as "prefill 4, then 1 at a time"."""
-    first, rest = portions[0], portions[1:]
+    first, rest = chunks[0], chunks[1:]
     if not rest:
         return f"{_tokens(first)} {'at once ' * (first > 1)}into an empty cache"
-    if set(portions) == {1}:
-        return f"{len(portions)} tokens, 1 at a time from an empty cache"
+    if set(chunks) == {1}:
+        return f"{len(chunks)} tokens, 1 at a time from an empty cache"
     if len(rest) == 1:
         return f"prefill {first}, then {_tokens(rest[0])}"
     if set(rest) == {1}:
         return f"prefill {first}, then 1 at a time"
-    shown = ", ".join(map(str, portions[:5])) + (", ..." if len(portions) > 5 else "")
+    shown = ", ".join(map(str, chunks[:5])) + (", ..." if len(chunks) > 5 else "")
     return f"in chunks of {shown}"
 
 
 def words(script: Script) -> str:
     """A script in plain words."""
-    portions = [step.tokens for step in script if isinstance(step, Feed)]
-    if portions and list(script) == feeds(*portions):
-        return describe(portions)
+    chunks = [step.tokens for step in script if isinstance(step, Feed)]
+    if chunks and list(script) == feeds(*chunks):
+        return describe(chunks)
     several = len({getattr(step, "cache", "A") for step in script}) > 1
     where = [getattr(step, "cache", "") * several for step in script]
     phrases = [

@@ -11,7 +11,7 @@ from .model import Offers
 from .smaller import possible
 from .steps import Feed, Generate, New, Reorder, RollBack, Script, Uncached, feeds
 
-ALL_PORTIONS_UP_TO = 24
+ALL_WAYS_UP_TO = 24
 BLOCKS = (16, 32, 48, 64, 80, 96, 100, 112, 128, 144, 160, 192, 200, 224, 256, 320, 384, 448)
 LONG_BLOCKS = (500, 512, 640, 768, 896, 1000, 1024, 1280, 1536, 2000, 2048, 4096, 8192)
 ENDS = ((2, 0), (4, 0), (8, 0), (16, 3), (1, 0), (2, 1), (3, 0), (4, 2), (5, 0), (7, 1), (12, 0))
@@ -22,7 +22,7 @@ BEAMS, BEAM_STEPS = ((2, 0, 1), (1, 1, 0), (0, 2, 2)), 60
 LONG = 400
 
 
-def portionings(seq_len: int) -> Iterator[tuple[int, ...]]:
+def ways_to_feed(seq_len: int) -> Iterator[tuple[int, ...]]:
     """The ways in which `kv_evaluate` feeds `seq_len` tokens.
 
     At once; every prefill followed by one token at a time (from a sequence of more than 24 tokens
@@ -32,16 +32,16 @@ def portionings(seq_len: int) -> Iterator[tuple[int, ...]]:
     yield (seq_len,)
     for prefill in range(1, seq_len):
         rest = seq_len - prefill
-        if seq_len <= ALL_PORTIONS_UP_TO or rest <= 3:
+        if seq_len <= ALL_WAYS_UP_TO or rest <= 3:
             yield (prefill,) + (1,) * rest
         else:
             yield (prefill, 1, 1, rest - 2)
-        if seq_len <= ALL_PORTIONS_UP_TO and rest > 1:
+        if seq_len <= ALL_WAYS_UP_TO and rest > 1:
             yield (prefill, rest)
     if seq_len > 3:
         yield (3,) * (seq_len // 3) + ((seq_len % 3,) if seq_len % 3 else ())
         yield tuple(staircase(seq_len))
-    if seq_len > ALL_PORTIONS_UP_TO:
+    if seq_len > ALL_WAYS_UP_TO:
         yield (1,) * seq_len
 
 
@@ -54,8 +54,8 @@ def staircase(seq_len: int) -> Iterator[int]:
 
 
 def splits(rows: int, seq_len: int) -> Iterator[Script]:
-    """Each of `portionings`, for a text of `rows` rows."""
-    return (feeds(*portions, rows=rows) for portions in portionings(seq_len))
+    """One for each of `ways_to_feed`, for a text of `rows` rows."""
+    return (feeds(*chunks, rows=rows) for chunks in ways_to_feed(seq_len))
 
 
 def in_company(rows: int, seq_len: int) -> dict[str, Script]:
@@ -77,16 +77,16 @@ def filled(room: int, generate: bool, thorough: bool = False) -> dict[str, Scrip
     found = {f"{room} tokens": feeds(*((room - 3, 1, 1, 1) if room > 3 else (1,) * room))}
     for chunk, spare in ENDS if room <= LONG or thorough else ENDS[:4]:
         if room > chunk + spare:
-            portions = (room - chunk - spare, chunk, *(1,) * spare)
+            chunks = (room - chunk - spare, chunk, *(1,) * spare)
             where = f"{spare} before the last position" if spare else "at the last position"
-            found[f"a chunk of {chunk} that ends {where}"] = feeds(*portions)
+            found[f"a chunk of {chunk} that ends {where}"] = feeds(*chunks)
     found[f"token {room + 1} on a full cache"] = feeds(room, 1)
     if room > 1:
-        found["2 tokens where 1 has room"] = feeds(room - 1, 2)
+        found["2 tokens where there is room for 1"] = feeds(room - 1, 2)
     if generate and room > 2:
         found[f"generate to position {room}"] = [Generate(room - 2, 2)]
     if 4 < room <= LONG:
-        found["5 tokens where 4 have room"] = feeds(room - 4, 5)
+        found["5 tokens where there is room for 4"] = feeds(room - 4, 5)
     return found
 
 
@@ -98,9 +98,9 @@ def around_blocks(room: int, thorough: bool = False) -> Iterator[Script]:
         ways = [(block, 1, 1), (max(block - 6, 1), 12)]
         if block <= LONG or thorough:
             ways.append((block - 1, 2, 1))
-        yield from (feeds(*portions) for portions in ways if sum(portions) <= room)
+        yield from (feeds(*chunks) for chunks in ways if sum(chunks) <= room)
     yield feeds(*staircase(room))
-    yield from (feeds(*portions, 1, 1) for portions in CHUNKS if sum(portions) + 2 <= room)
+    yield from (feeds(*chunks, 1, 1) for chunks in CHUNKS if sum(chunks) + 2 <= room)
     yield feeds(*(1,) * (room if thorough else min(room, 270)))
 
 
@@ -276,9 +276,9 @@ def subjects(offers: Offers, room: int, vocab_size: int) -> Iterator[tuple[str, 
 
 def samples(offers: Offers, room: int) -> Iterator[Script]:
     """A few scripts of every kind, for another dtype."""
-    for portions in ((5, 1, 1, 4), (1, 1, 1, 1), (40, 1, 3), (128, 1), (255, 2, 1), (300, 1, 1)):
-        if sum(portions) <= room:
-            yield feeds(*portions, rows=2 if sum(portions) < 20 else 1)
+    for chunks in ((5, 1, 1, 4), (1, 1, 1, 1), (40, 1, 3), (128, 1), (255, 2, 1), (300, 1, 1)):
+        if sum(chunks) <= room:
+            yield feeds(*chunks, rows=2 if sum(chunks) < 20 else 1)
     yield from in_company(1, min(8, room)).values()
     yield from list(rolled_back(room))[:6] if offers.truncate else ()
     yield from list(reordered(room, offers.truncate))[:6] if offers.reorder else ()

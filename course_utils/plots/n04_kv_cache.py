@@ -55,16 +55,16 @@ def masks(grids: dict[str, tuple[Tensor, list[str], list[str]]]) -> Figure:
     return figure
 
 
-def filling(portions: list[int], tokens: list[str]) -> Figure:
+def filling(chunks: list[int], tokens: list[str]) -> Figure:
     """The cache after each call: what was read (grey), what was written (hatched)."""
     figure, (ax,) = panels()
     stored = 0
-    for call, portion in enumerate(portions):
+    for call, chunk in enumerate(chunks):
         ax.barh(call, stored, color="0.75", height=0.8)
-        ax.barh(call, portion, left=stored, height=0.8, **MARKED)
-        stored += portion
-    names = [f"prefill: {portions[0]} in", *(f"decode: {n} in" for n in portions[1:])]
-    ax.set_yticks(range(len(portions)), names)
+        ax.barh(call, chunk, left=stored, height=0.8, **MARKED)
+        stored += chunk
+    names = [f"prefill: {chunks[0]} in", *(f"decode: {n} in" for n in chunks[1:])]
+    ax.set_yticks(range(len(chunks)), names)
     ax.set_xticks(np.arange(len(tokens)) + 0.5, tokens, rotation=90)
     ax.set(xlim=(0, len(tokens)), title="Keys and values in the cache, call by call")
     handles = [Patch(color="0.75", label="read"), Patch(label="written", **MARKED)]

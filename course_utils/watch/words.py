@@ -66,7 +66,8 @@ def sentence(record: Record, number: int) -> str:
     """What happens in a call."""
     call = record.calls[number]
     words = call.end - call.start
-    what = f"The prompt goes in: {words} words" if not number else f"In goes “{fed(record, call)}”"
+    prompt = f"The prompt goes in: {words} word{'s' * (words != 1)}"
+    what = f"In goes “{fed(record, call)}”" if number else prompt
     text = f"{what}. Each layer writes {number_of_rows(call, WRITTEN)} of K and of V"
     if any(count(call, READ)):
         text += f" and reads {number_of_rows(call, READ)} from the cache"

@@ -134,7 +134,7 @@ def _ends(compute):
 """
 
 FEEDINGS = """
-def _in_portions(model, ids, sizes):
+def _in_chunks(model, ids, sizes):
     past, found = None, []
     for part in ids.split(sizes, dim=1):
         logits, past = model(part, past_kv=past, use_cache=True)
@@ -155,11 +155,11 @@ def _read_in_turns(model, ids):
 
 
 def _fed(model, ids):
-    _show(lambda: _in_portions(model, ids, [_cut, 1, 1, 3, 10 - _cut, 1]))
-    _show(lambda: _in_portions(model, ids.flip(1), [_cut, 2, 14 - _cut]))
-    _show(lambda: _in_portions(model, ids[:1], [1, 1, 1, 3, 10]))
-    _show(lambda: _in_portions(model, ids[:1], [16]))
+    _show(lambda: _in_chunks(model, ids, [_cut, 1, 1, 3, 10 - _cut, 1]))
+    _show(lambda: _in_chunks(model, ids.flip(1), [_cut, 2, 14 - _cut]))
+    _show(lambda: _in_chunks(model, ids[:1], [1, 1, 1, 3, 10]))
+    _show(lambda: _in_chunks(model, ids[:1], [16]))
     _show(lambda: _read_in_turns(model, ids))
     model_there, ids_there = _there(model), _there(ids)
-    _show(lambda: _elsewhere(lambda: _in_portions(model_there, ids_there, [_cut, 1, 15 - _cut])))
+    _show(lambda: _elsewhere(lambda: _in_chunks(model_there, ids_there, [_cut, 1, 15 - _cut])))
 """

@@ -253,5 +253,5 @@ def test_interruptions_are_left_out_of_the_parts(interrupted):
     [((0, 0, 0.8, 0), "layer 3"), ((0.8, 0.8, 0.8, 0.8), "layer 1"), ((0, 0, 0, 9), "layer 4")],
 )
 def test_a_layer_that_waits_is_named(waiting, named):
-    with pytest.raises(AssertionError, match=f"{named}: .* ms for one token, and the calls"):
+    with pytest.raises(AssertionError, match=f"{named} takes .* ms; the calls that it makes"):
         checks.check_parts(rounds_of_parts(waiting))

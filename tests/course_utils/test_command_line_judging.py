@@ -74,7 +74,7 @@ NO_REORDER = "if use_cache: past_kv.reorder = lambda rows: None"
     ("first", "then", "said"),
     [
         (CHUNKS, "", "Diagnosis: prefill 1, then 2 tokens: RuntimeError: one at a time"),
-        (NO_CACHE, "", "Diagnosis: something that it needs is not written yet."),
+        (NO_CACHE, "", "Diagnosis: something that the model needs is not written yet."),
         ("", NO_REORDER, "Pass rate: 100.00% (2/2)\n"),
     ],
 )

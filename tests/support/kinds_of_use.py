@@ -57,7 +57,7 @@ class Asked:
         """Has some step an attribute of this name that is not false or empty?"""
         return any(getattr(step, attribute, False) for step in self.script)
 
-    def portions(self) -> Iterator[tuple[int, int]]:
+    def chunks(self) -> Iterator[tuple[int, int]]:
         """How much is stored, and how much is fed, each time a cache is used; also to generate."""
         stored, said = {}, 0
         for step in self.script:
@@ -77,7 +77,7 @@ class Asked:
                         yield from ((before, 1) for before in range(prompt, said - 1))
 
     def feeds(self, condition: Callable[[int, int], bool]) -> bool:
-        return any(condition(*portion) for portion in self.portions())
+        return any(condition(*chunk) for chunk in self.chunks())
 
     def several_rows(self) -> bool:
         rows = (
@@ -137,7 +137,7 @@ class Asked:
 def left_out(kind: Callable[[Asked], bool]) -> Iterator[list[Script]]:
     """Inside, `kv_evaluate` takes scripts of this kind for right; the others, which it plays, are
     added to the list."""
-    played, play, in_portions = [], Lane.play, judge.in_portions
+    played, play, in_chunks = [], Lane.play, judge.in_chunks
 
     def play_others(lane: Lane, script: Script, given: Tensor | None = None, *more) -> Outcome:
         texts = lane.texts if given is None else given
@@ -146,14 +146,14 @@ def left_out(kind: Callable[[Asked], bool]) -> Iterator[list[Script]]:
         played.append(script)
         return play(lane, script, given, *more)
 
-    def other_portions(model: nn.Module, ids: Tensor, portions: tuple[int, ...]) -> Tensor:
-        script = feeds(*portions, rows=len(ids))
+    def in_other_chunks(model: nn.Module, ids: Tensor, chunks: tuple[int, ...]) -> Tensor:
+        script = feeds(*chunks, rows=len(ids))
         if kind(Asked(script, ids[None], max_seq_len(model))):
             return uncached(model, ids)
-        return in_portions(model, ids, portions)
+        return in_chunks(model, ids, chunks)
 
     with (
         mock.patch.object(Lane, "play", play_others),
-        mock.patch.object(judge, "in_portions", other_portions),
+        mock.patch.object(judge, "in_chunks", in_other_chunks),
     ):
         yield played

@@ -101,7 +101,7 @@ class Adapted(nn.Module):
 
     def refuse_more_than_room(self, length: int) -> None:
         if length > self.room:
-            raise ValueError(f"{length} tokens where {self.room} have room")
+            raise ValueError(f"{length} tokens where there is room for {self.room}")
 
     def new(self, seen: Tensor | None = None) -> Kept:
         past = new_past(self.use.cache, self.model.config, self.room)

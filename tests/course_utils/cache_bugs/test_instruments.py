@@ -50,9 +50,9 @@ def test_symptoms_say_from_where_on_it_is_wrong(reference):
 def test_looks_are_the_attention_weights(reference):
     ids = random_ids(1, 9)
     whole = attention_maps(reference, ids).mean((0, 1))
-    for portions in ((9,), (4, 1, 1, 1, 1, 1), (5, 4)):
-        rows = looks(reference, ids, portions)
-        assert [len(row) for row in rows[: portions[0]]] == [portions[0]] * portions[0]
+    for chunks in ((9,), (4, 1, 1, 1, 1, 1), (5, 4)):
+        rows = looks(reference, ids, chunks)
+        assert [len(row) for row in rows[: chunks[0]]] == [chunks[0]] * chunks[0]
         for position, row in enumerate(rows):
             seen = row[: position + 1]
             assert torch.allclose(seen, whole[position, : position + 1], 0, 1e-12)

@@ -132,12 +132,12 @@ def square(num_queries, num_keys):
             "4\\) raised TypeError at `.*`: 'int'",
         ),
         (lambda q, k: square(q, k).tril(k - q), "cpu'\\)\\) raised TypeError: .* 2 positional"),
-        (lambda q, k, on=None: square(q, k).tril(k - q), "the result is on cpu.*Hand `device=`"),
+        (lambda q, k, on=None: square(q, k).tril(k - q), "the result is on cpu.*Pass `device=`"),
         (
             lambda q, k, on=None: (
                 torch.arange(k)[None] <= torch.arange(k - q, k, device=on)[:, None]
             ),
-            "fails on another device than the CPU, at `torch.arange",
+            "fails on another device, at `torch.arange",
         ),
     ],
 )
@@ -216,7 +216,7 @@ def scales_in_place(q, k, mask=None):
         (forgets_the_mask, "The mask is not used"),
         (inverted, "\\(5, 6\\)>\\) is 0 at"),
         (the_wrong_way_round, "The mask is used the wrong way round"),
-        (weights_of(dim=-2), "Columns sum to 1"),
+        (weights_of(dim=-2), "columns sum to 1"),
         (weights_of(dim=0), "The softmax goes along dim=0"),
         (in_float32, "right to 7 digits only"),
         (scales_in_place, "changes a tensor that came in"),
@@ -470,7 +470,7 @@ FORWARDS = [
         (NoOutputMatrix, "not the expected ones.*W_o"),
         (ViewOnly, "shuffled among positions and heads"),
         (HeadsLast, "has shape .*transpose\\(1, 2\\) is missing"),
-        (MergesWrongly, "merge_heads.*The numbers are shuffled: transpose\\(1, 2\\) comes before"),
+        (MergesWrongly, "merge_heads.*are shuffled: transpose\\(1, 2\\) has to come before"),
         (OtherNames, "your class has W_query; expected W_q"),
         (TooWide, "W_q.weight of your class has shape \\(12, 6\\), expected \\(6, 6\\)"),
         (NoMask, "Nothing is masked"),
@@ -482,7 +482,7 @@ FORWARDS = [
         (MergesByView, "raised RuntimeError at `.*`reshape` copies them first"),
         (KeepsItsMask, "used on 4 positions gets 2 the next time, and raised RuntimeError"),
         (KeepsABiggerMask, "used on 4 positions gets 6 the next time, and raised"),
-        (MaskOnTheCPU, "fails on another device than the CPU, at `"),
+        (MaskOnTheCPU, "fails on another device, at `"),
         *((forwards(**wrong), words) for wrong, words in FORWARDS),
     ],
 )

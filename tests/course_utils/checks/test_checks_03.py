@@ -60,6 +60,7 @@ def in_float32(x, k):
         (lambda x, k: keep_top_k(x[:1], k), "has shape \\(1, 4\\), expected \\(2, 4\\)"),
         (lambda x, k: keep_top_k(x, k).numpy(), "is a ndarray"),
         (lambda x, k: None, "is None"),
+        (lambda x, k: x.topk(k)[:, -1:], "returns several things: unpack them first"),
         (in_float32, "expected"),
         (mask_on_the_cpu, "keep_top_k fails on another device"),
     ],
@@ -70,7 +71,7 @@ def test_wrong_top_k(answer, words):
 
 
 def test_top_k_larger_than_the_vocabulary():
-    with pytest.raises(AssertionError, match="out of range.*k may exceed the numbers there are"):
+    with pytest.raises(AssertionError, match="out of range.*numbers, and k may be larger"):
         checks.check_keep_top_k(lambda x, k: x.masked_fill(x < x.topk(k).values[:, -1:], -INF))
 
 
@@ -147,7 +148,7 @@ def as_many_as_row_0(logits, p):
         (nucleus(lambda q, p: q.cumsum(0) - q < p), "down the columns"),
         (nucleus(lambda q, p: (likelier(q) < p)[:1].expand_as(q)), "that row 0 needs"),
         (nucleus(lambda q, p: likelier(q) - q < p), "One word too many stays"),
-        (nucleus(lambda q, p: likelier(q) <= p), "add up to p exactly, too"),
+        (nucleus(lambda q, p: likelier(q) <= p), "add up to exactly p"),
         (nucleus(shifted_by_a_zero), "keep_top_p fails on another device"),
         (as_many_as_row_0, "keep_top_p.*with the probabilities \\[\\[.*\\[.*expected"),
         (in_their_places, "sort them first"),

@@ -41,7 +41,7 @@ LENGTH = "self.keys[0].size(2)"
             [(BOTH, "return self.keys[layer].float(), self.values[layer].float()")],
             "dtype torch.flo",
         ),
-        ([(BOTH, "return self.keys[layer].cpu(), self.values[layer]")], "Hand `device=` on"),
+        ([(BOTH, "return self.keys[layer].cpu(), self.values[layer]")], "Pass `device=` to"),
         ([("k], dim=2)", "k], dim=2)[:, :, -8:]")], "after 7 positions and 3 more"),
         ([(LENGTH, "self.keys[0].size(1)")], "length is the number of heads"),
         ([(LENGTH, "self.keys[0].shape")], "It is one number"),

@@ -284,7 +284,7 @@ def to_evaluation_mode(model, prompt, new, num_beams):
             beams(lambda s, x: s[:, None] + torch.log_softmax(x, 0)),
             "log_softmax goes over the words, and is added",
         ),
-        (beams(lambda s, x: torch.log_softmax(x, -1)), "the score of its beam is to be added"),
+        (beams(lambda s, x: torch.log_softmax(x, -1)), "add the score of its beam"),
         (
             beams(
                 lambda s, x: torch.log_softmax(x, -1),

@@ -202,8 +202,8 @@ def on_the_cpu(x):
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (on_the_cpu, "f fails on another device than the CPU, at `return x \\+ torch.arange"),
-        (lambda x: torch.zeros(3), "another device than the CPU was handed in .* the result is on"),
+        (on_the_cpu, "f fails on another device, at `return x \\+ torch.arange"),
+        (lambda x: torch.zeros(3), "another device, or named one, but the result is on"),
         (lambda x: x + torch.arange(x.size(-1), device=x.device), None),
         (lambda x: torch.where(x > 0, x, torch.tensor(-math.inf)), None),
         (lambda x: x * x.sum().item(), None),

@@ -14,7 +14,7 @@ from course_utils.evaluation import (
     New,
     evaluate,
     first_difference,
-    in_portions,
+    in_chunks,
     kv_evaluate,
     trial,
     uncached,
@@ -49,16 +49,16 @@ def test_the_whole_prompt_through_an_empty_cache_shows_nothing(name):
     """The assignment's own check: these two are the README's examples of what passes it."""
     right, wrong = wrong_pair(name)
     for case in cases_for(right):
-        found = in_portions(wrong, case.input_ids, (case.input_ids.size(1),))
+        found = in_chunks(wrong, case.input_ids, (case.input_ids.size(1),))
         assert first_difference(case.with_cache, found, 1e-9) is None
 
 
 @pytest.mark.parametrize("name", FIRST_WRONG)
 def test_first_wrong_position_is_named(name):
     right, wrong = wrong_pair(name)
-    portions, position = FIRST_WRONG[name]
+    chunks, position = FIRST_WRONG[name]
     ids = random_ids(1, 7)
-    difference = first_difference(uncached(right, ids), in_portions(wrong, ids, portions), 1e-9)
+    difference = first_difference(uncached(right, ids), in_chunks(wrong, ids, chunks), 1e-9)
     assert difference.position == position
     problems = kv_evaluate(wrong, cases_for(right, [(1, 7)]), stop=True).problems
     assert any(f"first differs at position {position} of row 0" in p for p in problems)
@@ -67,7 +67,7 @@ def test_first_wrong_position_is_named(name):
 def test_shared_rows_show_in_the_second_row_only():
     right, wrong = wrong_pair("rows_shared")
     ids = random_ids(2, 7)
-    difference = first_difference(uncached(right, ids), in_portions(wrong, ids, (4, 1, 1, 1)), 1e-9)
+    difference = first_difference(uncached(right, ids), in_chunks(wrong, ids, (4, 1, 1, 1)), 1e-9)
     assert (difference.row, difference.position) == (1, 0)
     result = kv_evaluate(wrong, cases_for(right, [(1, 7)]), stop=True).cases[0]
     assert len(result.problems) == 1
@@ -77,9 +77,9 @@ def test_shared_rows_show_in_the_second_row_only():
 def test_a_leak_shows_in_the_second_generation():
     right, wrong = wrong_pair("leaks_into_the_next")
     ids = random_ids(1, 7)
-    portions = (4, 1, 1, 1)
-    assert first_difference(uncached(right, ids), in_portions(wrong, ids, portions), 1e-9) is None
-    again = first_difference(uncached(right, ids), in_portions(wrong, ids, portions), 1e-9)
+    chunks = (4, 1, 1, 1)
+    assert first_difference(uncached(right, ids), in_chunks(wrong, ids, chunks), 1e-9) is None
+    again = first_difference(uncached(right, ids), in_chunks(wrong, ids, chunks), 1e-9)
     assert again.position == 0
 
 

@@ -75,7 +75,7 @@ WRONG = {
         ),
         (("if causal:", "if causal and mask is None:"), "the latter has no effect"),
         (("if causal:", "if False:"), "`causal` has no effect"),
-        (("if mask is not None:", "if mask:"), "a tensor is neither true nor false"),
+        (("if mask is not None:", "if mask:"), "several numbers is neither true nor false"),
         ((LATER, "later(rows, columns, past)"), "another device"),
         ((LATER, "later(rows, columns, past - 1, q.device)"), "one key too many"),
         ((LATER, "later(rows, columns, past + 1, q.device)"), "one too few"),

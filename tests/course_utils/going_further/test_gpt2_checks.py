@@ -145,7 +145,7 @@ MERGES = {
     "what they make together": (by_sum, "each as a whole"),
     "in place": (in_place, "changes the list that came in"),
     "popped": (popped, "changes the list that came in"),
-    "not skipped": (not_skipped, "go on behind both"),
+    "not skipped": (not_skipped, "go on after both"),
     "used twice": (used_twice, "no piece is used twice"),
     "either order": (either_order, "order counts"),
     "the first piece only": (first_piece_only, "Both pieces"),

@@ -10,7 +10,7 @@ from helpers import random_ids, small_model
 from source import code_of, definitions
 
 from course_utils.attention import attention, causal_mask
-from course_utils.evaluation import in_portions, kv_evaluate, uncached
+from course_utils.evaluation import in_chunks, kv_evaluate, uncached
 from course_utils.going_further.smaller import (
     cache_quality,
     grouped_heads,
@@ -151,7 +151,7 @@ def test_a_window_in_the_course_s_own_model_one_token_at_a_time():
 
     model, ids = small_model(Windowed), random_ids(2, 15)
     expected = uncached(windowed(model, 4, sinks=1), ids)
-    assert torch.allclose(in_portions(model, ids, (1,) * 15), expected, rtol=0, atol=1e-9)
+    assert torch.allclose(in_chunks(model, ids, (1,) * 15), expected, rtol=0, atol=1e-9)
     with pytest.raises(ValueError, match="3 positions came at once"):
         model(ids[:, :3], use_cache=True)
     told = windowed(model, 4, sinks=1).generate(ids, 5, temperature=0)
@@ -168,8 +168,8 @@ def test_what_is_large_enough_is_the_plain_cache(name):
         "eviction": lambda: evicting(model, 20),
         "heads": lambda: grouped_heads.grouped(model, model.num_heads),
     }[name]()
-    plain = in_portions(model, ids, (5,) + (1,) * 15)
-    assert torch.allclose(in_portions(smaller, ids, (5,) + (1,) * 15), plain, rtol=0, atol=1e-9)
+    plain = in_chunks(model, ids, (5,) + (1,) * 15)
+    assert torch.allclose(in_chunks(smaller, ids, (5,) + (1,) * 15), plain, rtol=0, atol=1e-9)
     assert torch.allclose(uncached(smaller, ids), plain, rtol=0, atol=1e-9)
 
 

@@ -43,8 +43,8 @@ def at_token(model, tokens):
 
 WRONG_COUNTS = [
     (lambda m, t: everything(m) + cached(m, t), "only one row is looked up"),
-    (lambda m, t: everything(m) - m.token_embedding.weight[1:].nbytes + cached(m, t), "Of both"),
-    (lambda m, t: everything(m) - m.pos_embedding.weight[1:].nbytes + cached(m, t), "Of both"),
+    (lambda m, t: everything(m) - m.token_embedding.weight[1:].nbytes + cached(m, t), "In both"),
+    (lambda m, t: everything(m) - m.pos_embedding.weight[1:].nbytes + cached(m, t), "In both"),
     (
         lambda m, t: right(m, t) - 2 * m.token_embedding.weight[0].nbytes,
         "One row of each embedding is read, too",

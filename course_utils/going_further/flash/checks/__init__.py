@@ -4,9 +4,9 @@ from functools import partial
 
 from .... import checks
 from .backwards import check_flash_backward
+from .chunks import check_absorb
 from .common import plain
 from .merging import check_merge
-from .portions import check_absorb
 from .tiles import check_flash_attention
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
 
 EXERCISES = {
     "08": {
-        "1: one more portion of keys": (check_absorb, ("absorb",)),
+        "1: one more chunk of keys": (check_absorb, ("absorb",)),
         "2: attention in tiles": (check_flash_attention, ("flash_attention",)),
         "3: merge the parts": (check_merge, ("merge",)),
         "4: backwards without the weights (optional)": (check_flash_backward, ("flash_backward",)),

@@ -116,7 +116,7 @@ def _wrong(
 
 ADDS = "Every tile *adds* to the gradients: += instead of =."
 FACTOR = (
-    "by the square root of d. The scores are q k / sqrt(d): the factor belongs into the gradients "
+    "by the square root of d. The scores are q k / sqrt(d): the factor belongs in the gradients "
     "of q and of k, once."
 )
 MISTAKES = [

@@ -13,8 +13,8 @@ from ....checks.elsewhere import follows_its_device
 from ....checks.inputs import Call, random
 from ....checks.judged import Answer, gradients, judge
 from .. import flash_attention as right
+from .chunks import LEVELS, scores_of
 from .common import FLOATS, HIDDEN, Named, joined, largest, leading, numbers, results, roughly
-from .portions import LEVELS, scores_of
 
 
 @st.composite

@@ -148,7 +148,7 @@ SIMPLE = [
     ),
     (
         {"restarts": True},
-        "Only the last tile of keys counts: `nothing_yet` comes before the loop over keys.",
+        "Only the last tile of keys counts: `nothing_yet` has to come before their loop.",
     ),
     (
         {"keys": lambda length, size: length // size * size},

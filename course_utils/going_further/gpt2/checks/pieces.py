@@ -116,7 +116,7 @@ WRONG = [
     (_from_the_right, "The merges go from left to right; here they come from the right."),
     (
         lambda pieces, pair: _walk(pieces, lambda two: tuple(two) == pair, behind=1),
-        "After a merge the second piece comes again. No piece is used twice: go on behind both.",
+        "After a merge the second piece comes again. No piece is used twice: go on after both.",
     ),
     (_used_twice, "From left to right, and no piece is used twice."),
     (

@@ -74,16 +74,16 @@ def _misplaced(
         if other != name and (_same(part, tensor) or _same(part, _turned(tensor))):
             turned = f", and as (in, out), {LINEAR}" * (not _same(part, tensor))
             order = "q, k, v" if other[-1] != name[-1] else "weight, bias, in each pair"
-            raise AssertionError(f"gives as {name} {other}{turned}. The order is {order}")
+            raise AssertionError(f"gives {other} as {name}{turned}. The order is {order}")
     d_model = len(weight)
     thirds = weight.view(d_model, d_model, 3).unbind(2), weight.view(3, d_model, d_model).unbind()
     if any(_same(part, x) or _same(part, _turned(x)) for third in thirds for x in third):
         raise AssertionError(
-            f"gives as {name} a mixture of all three. In each row of c_attn all of q comes "
+            f"gives a mixture of all three as {name}. In each row of c_attn all of q comes "
             "first, then all of k, then all of v: cut along dim=1"
         )
     if any(_same(part, x) for x in bias.view(d_model, 3).unbind(1)):
-        raise AssertionError(f"gives as {name} a mixture of all three. First comes all of q's")
+        raise AssertionError(f"gives a mixture of all three as {name}. All of q's come first")
 
 
 def _turned(x: Tensor) -> Tensor:

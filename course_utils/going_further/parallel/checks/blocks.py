@@ -121,10 +121,10 @@ MISTAKES: list[tuple[dict, str]] = [
         "x comes from every rank's copy: its gradient is a sum. Did x go through copy_to?",
     ),
     ({"g": _alone}, "The parts are not added up: reduce_from is missing."),
-    ({"g": copy_to}, "The parts are added up by reduce_from, not by copy_to."),
+    ({"g": copy_to}, "The parts have to be added up by reduce_from, not by copy_to."),
     (
         {"f": reduce_from},
-        "x goes through copy_to, not through reduce_from: forward it is the same on every rank.",
+        "x has to go through copy_to, not reduce_from: forward it is the same on every rank.",
     ),
     ({"g": _without_gradient}, "group.all_reduce passes no gradient: use reduce_from."),
 ]

@@ -111,7 +111,7 @@ def _check_joins(
         return
     story = f"lets {_list(joins)} join, expected {_list(expected)}. "
     if len(joins) > free:
-        raise AssertionError(story + f"These are more than there are free rows, {free}")
+        raise AssertionError(story + f"These are more than there are free rows: {free}")
     before = max_rows - len(running)
     if len(joins) == before < len(expected) and before < free:
         raise AssertionError(story + "The rows of those who are done are free, too")

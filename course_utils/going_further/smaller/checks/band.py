@@ -65,7 +65,7 @@ def _judge(call: str, found: object, case: tuple[int, int, int, int]) -> None:
         raise AssertionError(f"{call} is of {found.dtype}, expected torch.bool.")
     expected = right(*case)
     if num_keys > 1 and torch.equal(found, ~expected):
-        raise AssertionError(f"{call} is inverted: True is where a query may look.")
+        raise AssertionError(f"{call} is inverted: it has to be True where a query may look.")
     for row, key in (found != expected).nonzero().tolist():
         query = num_keys - num_queries + row
         from_the_corner = right(num_keys, num_keys, window, sinks)[:num_queries]

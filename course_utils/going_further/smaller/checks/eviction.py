@@ -107,8 +107,8 @@ def check_victim(victim: Callable[[Tensor, Tensor], Tensor]) -> str:
         [(_choosing(wrong), advice) for wrong, advice in WRONG],
         first=[Call("victim", (mass, protected))],
         number=120,
-        advice="In each row by itself: the index, among all positions, of the least mass that is "
-        "not protected.",
+        advice="It is, row by row, the index among all positions of the least mass that is not "
+        "protected.",
     )
 
     def use(_: nn.Module, device: torch.device) -> Tensor:
@@ -116,7 +116,4 @@ def check_victim(victim: Callable[[Tensor, Tensor], Tensor]) -> str:
         return victim(mass, torch.ones(2, 3, 4, dtype=torch.bool, device=device))
 
     follows_its_device(use, "victim")
-    return (
-        "victim is right: the least of those that may go, in every head by itself, however much or "
-        "little they have."
-    )
+    return "victim is right: in each head, the least of those that may go, large or small."

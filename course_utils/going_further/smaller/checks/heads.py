@@ -102,4 +102,4 @@ def check_pool_heads(pool_heads: Callable[[Tensor, int, int], Tensor]) -> str:
         return pool_heads(torch.empty(12, 5, device=device), 4, 2)
 
     follows_its_device(use, "pool_heads")
-    return "pool_heads is right: all heads in one, and groups of any size, each by itself."
+    return "pool_heads is right for groups of any size, from all heads together to each alone."

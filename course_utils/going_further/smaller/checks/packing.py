@@ -84,7 +84,7 @@ WRONG_PACKS = [
     (_far_apart, NEIGHBOURS),
     (
         lambda codes, bits: _side_by_side(codes, bits).sum(-1).byte(),
-        "The codes of a byte are added, and not shifted before: by 0, bits, 2 * bits, ...",
+        "The codes of a byte are added, but not shifted first: by 0, bits, 2 * bits, ...",
     ),
     (
         lambda codes, bits: (_side_by_side(codes, bits) >> _shifts(bits)).sum(-1).byte(),

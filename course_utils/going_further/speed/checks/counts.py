@@ -79,11 +79,11 @@ def _rows(model: nn.Module) -> tuple[int, int]:
     return model.token_embedding.weight[0].nbytes, model.pos_embedding.weight[0].nbytes
 
 
-ONE_ROW = "Of an embedding only one row is looked up for a token."
+ONE_ROW = "For one token, only one row is looked up in an embedding."
 WRONG_COUNTS = [
     (lambda m, t: _all(m) + cache_bytes(m, t), ONE_ROW),
-    (lambda m, t: _right(m, t) + m.token_embedding.weight[1:].nbytes, f"{ONE_ROW} Of both."),
-    (lambda m, t: _right(m, t) + m.pos_embedding.weight[1:].nbytes, f"{ONE_ROW} Of both."),
+    (lambda m, t: _right(m, t) + m.token_embedding.weight[1:].nbytes, f"{ONE_ROW} In both."),
+    (lambda m, t: _right(m, t) + m.pos_embedding.weight[1:].nbytes, f"{ONE_ROW} In both."),
     (
         lambda m, t: _right(m, t) - sum(_rows(m)),
         "One row of each embedding is read, too: the token's, and its position's.",

@@ -1,4 +1,4 @@
-"""What the check cell of one more portion of keys calls (chapter 08)."""
+"""What the check cell of one more chunk of keys calls (chapter 08)."""
 
 import math
 from collections.abc import Callable
@@ -28,15 +28,15 @@ from .common import (
     roughly,
 )
 
-PORTIONS = {  # scores of one query, in the portions in which they come
+CHUNKS = {  # scores of one query, chunk by chunk
     "two keys, one at a time": [[1.0], [3.0]],
     "the largest first": [[5.0, 1.0], [2.0], [0.0, 4.0, 3.0]],
     "the largest last": [[0.0, 1.0], [2.0, 3.0], [9.0]],
     "scores of 2000": [[2000.0, 1990.0], [1995.0], [2001.0]],
     "scores of -2000": [[-2001.0], [-2000.0, -1999.0]],
     "a hidden key": [[1.0, HIDDEN], [2.0, 0.5]],
-    "a portion of hidden keys, later": [[1.0, 2.0], [HIDDEN, HIDDEN], [0.5]],
-    "a portion of hidden keys at the start": [[HIDDEN, HIDDEN], [-2000.0, -1999.0]],
+    "a chunk of hidden keys, later": [[1.0, 2.0], [HIDDEN, HIDDEN], [0.5]],
+    "a chunk of hidden keys at the start": [[HIDDEN, HIDDEN], [-2000.0, -1999.0]],
     "hidden keys only": [[HIDDEN, HIDDEN], [HIDDEN]],
 }
 NAMES = ("m", "l", "a", "scores", "v")
@@ -47,14 +47,14 @@ LEVELS = {
 }
 
 
-def _told(portions: list[list[float]]) -> list[Named]:
+def _told(chunks: list[list[float]]) -> list[Named]:
     """The calls of `absorb`, one after the other, with the course's state before each."""
-    huge = any(1000 < abs(score) < math.inf for portion in portions for score in portion)
+    huge = any(1000 < abs(score) < math.inf for chunk in chunks for score in chunk)
     dtype = torch.float64 if huge else torch.float32
     calls, state = [], right.nothing_yet(torch.zeros(1, 2, dtype=dtype))
-    for portion in portions:
-        scores = torch.tensor([portion], dtype=dtype)
-        v = torch.arange(1, len(portion) + 1, dtype=dtype)
+    for chunk in chunks:
+        scores = torch.tensor([chunk], dtype=dtype)
+        v = torch.arange(1, len(chunk) + 1, dtype=dtype)
         v = torch.stack([v, 1 - v], dim=1)
         calls.append(Named("absorb", (*state, scores, v), names=NAMES))
         state = right.absorb(state, scores, v)
@@ -76,11 +76,11 @@ def _absorbed(draw: st.DrawFn) -> Named:
     lead, dtype = leading(draw), draw(st.sampled_from(FLOATS))
     num_queries, d = draw(st.integers(1, 3)), draw(st.integers(1, 2))
     state = right.nothing_yet(torch.zeros(*lead, num_queries, d, dtype=dtype))
-    for portion in range(2):
+    for chunk in range(2):
         num_keys = draw(st.integers(1, 3))
         scores = scores_of(draw, [*lead, num_queries, num_keys], dtype)
         v = numbers(draw, [*lead, num_keys, d], dtype)
-        if portion or not draw(st.booleans()):
+        if chunk or not draw(st.booleans()):
             break
         state = right.absorb(state, scores, v)
     return Named("absorb", (*state, scores, v), names=NAMES)
@@ -190,22 +190,22 @@ def check_absorb(absorb: Callable[[State, Tensor, Tensor], State]) -> str:
         expected,
         _absorbed(),
         [(_absorbing(wrong), advice) for wrong, advice in WRONG_ABSORBS],
-        first=[call for portions in PORTIONS.values() for call in _told(portions)],
+        first=[call for chunks in CHUNKS.values() for call in _told(chunks)],
         exact=roughly(expected, _size),
         number=100,
     )
 
     def walk(absorb: Callable) -> Answer:
-        def two_portions(*portions: Tensor) -> Tensor:
+        def two_chunks(*given: Tensor) -> Tensor:
             state = right.nothing_yet(torch.zeros(3, 2, dtype=torch.float64))
-            for scores, v in (portions[:2], portions[2:]):
+            for scores, v in (given[:2], given[2:]):
                 state = absorb(state, scores, v)
             return joined(*right.finish(state))
 
-        return gradients(two_portions)
+        return gradients(two_chunks)
 
     given = random(0, 3, 2), random(1, 2, 2), random(2, 3, 4), random(3, 4, 2)
-    steep = Call("Two portions, absorbed and finished:", given)
+    steep = Call("Two chunks, absorbed and finished:", given)
     judge(walk(absorb), walk(right.absorb), st.just(steep), first=[steep], number=1)
 
     def use(_: nn.Module, device: torch.device) -> tuple:
@@ -213,4 +213,4 @@ def check_absorb(absorb: Callable[[State, Tensor, Tensor], State]) -> str:
         return absorb(state, torch.zeros(2, 3, 5, device=device), torch.ones(5, 4, device=device))
 
     follows_its_device(use, "absorb")
-    return "absorb is right: any portions, huge scores, hidden keys, and rows that see nothing."
+    return "absorb is right: any chunks, huge scores, hidden keys, and rows that see nothing."
