@@ -6,9 +6,16 @@ window.addEventListener("DOMContentLoaded", () => {
     arrow.setAttribute("aria-label", `Pages under ${parent.textContent.trim()}`);
   });
 });
+// On a phone a name in a table may break where one of its parts ends.
+window.addEventListener("DOMContentLoaded", () => {
+  document.querySelectorAll(".bd-content td code .pre").forEach((name) => {
+    const [first, ...others] = name.textContent.split(/(?<=[._(=,])(?=[^._(=,])/);
+    name.replaceChildren(first, ...others.flatMap((part) => [document.createElement("wbr"), part]));
+  });
+});
 // What is too wide scrolls, fades where it goes on, and can be reached by keyboard.
 const WIDE = 'mjx-container[display="true"], .scroll, .bd-content pre, .bd-content figure > a, '
-  + ".pst-scrollable-table-container, .output.text_html";
+  + ".bd-content p:has(> img:only-child), .pst-scrollable-table-container, .output.text_html";
 function fadeOrNot(part) {
   const hidden = part.scrollWidth - part.clientWidth - part.scrollLeft;
   part.classList.toggle("goes-on", hidden > 1);
@@ -16,7 +23,7 @@ function fadeOrNot(part) {
 function markWide() {
   document.querySelectorAll(WIDE).forEach((part) => {
     fadeOrNot(part);
-    if (part.localName !== "mjx-container") return;
+    if (!part.matches("mjx-container, p")) return;
     if (part.scrollWidth > part.clientWidth) part.tabIndex = 0;
     else part.removeAttribute("tabindex");
   });
