@@ -9,8 +9,14 @@ window.addEventListener("DOMContentLoaded", () => {
 // On a phone a name in a table may break where one of its parts ends.
 window.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll(".bd-content td code .pre").forEach((name) => {
-    const [first, ...others] = name.textContent.split(/(?<=[._(=,])(?=[^._(=,])/);
+    const [first, ...others] = name.textContent.split(/(?<=\w[._(=])(?=[A-Za-z])/);
     name.replaceChildren(first, ...others.flatMap((part) => [document.createElement("wbr"), part]));
+  });
+});
+// A number such as 1e-16 in a table keeps its exponent.
+window.addEventListener("DOMContentLoaded", () => {
+  document.querySelectorAll("table.dataframe td").forEach((cell) => {
+    cell.classList.toggle("one-number", /^\S*\de-\d+$/.test(cell.textContent));
   });
 });
 // What is too wide scrolls, fades where it goes on, and can be reached by keyboard.
