@@ -22,7 +22,7 @@ from ..benchmark import GROWING, NO_CACHE, PREALLOCATED
 WIDTH = 9.0  # inches, of every figure
 LOW, SQUARES, NORMAL, TALL, PAGE = 3.2, 3.7, 4.4, 5.6, 9.0  # inches: the heights that there are
 DPI = 144
-SMALL = 9  # points, for words and numbers in cells
+SMALL = 10  # points, for words and numbers in cells
 
 ORANGE = "#E54E15"  # the costly way: no cache, plain attention, one batch after the other
 BLUE = "#1C6BBA"  # a way in between: the growing cache, small tiles

@@ -138,6 +138,7 @@ def latency_sweep(
     went so far, with the lowest and the highest if there is more than one.
     """
     figure, (left, right) = panels(2, height=TALL, width_ratios=(1.4, 1))
+    figure.get_layout_engine().set(wspace=0.05)
     most = max(LENGTHS)
     tokens = np.arange(1, most + 1)
     top = _theory(left, right, tokens, model, fitted, prompt_len)
@@ -224,11 +225,11 @@ def _finding(tokens: int, ratio: pd.Series) -> str:
 def _mark_rounds(ax: Axes, times: pd.DataFrame, height: float = 1) -> None:
     """A line where some of the rounds end, and how many there are on either side of it.
 
-    The words are at this `height`, from 0 to 1.
+    The line ends at this `height`, from 0 to 1, beside the words.
     """
     ends = times.groupby("round")["tokens"].max()
     for end in sorted(set(ends))[:-1]:
-        ax.axvline(end, color=GREY, linestyle=":", linewidth=1.2)
+        ax.axvline(end, ymax=height, color=GREY, linestyle=":", linewidth=1.2)
         for places, going_on, side in ((-4, ends >= end, "right"), (4, ends > end, "left")):
             count = int(going_on.sum())
             text = f"{count} round" + "s" * (count > 1)

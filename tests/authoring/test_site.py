@@ -172,9 +172,13 @@ PROBLEMS = r"""() => {
     for (const image of document.images) {
         if (!image.naturalWidth) problems.push(`no image: ${image.src}`);
         if (!image.alt) problems.push(`no alt text: ${image.src}`);
-        if (image.closest('figure') && image.width < 600)
+        if (image.matches('figure img, p > img:only-child') && image.width < 700)
             problems.push(`too small to be read: ${image.src}`);
     }
+    for (const frame of document.querySelectorAll('.text_html:has(.kv-watch)'))
+        if (document.documentElement.dataset.theme === 'dark'
+            && getComputedStyle(frame).backgroundColor !== 'rgba(0, 0, 0, 0)')
+            problems.push('a pale frame around the watch');
     if (document.documentElement.scrollWidth > wide)
         problems.push(`the page is ${document.documentElement.scrollWidth} wide`);
 

@@ -73,6 +73,14 @@ def test_there_are_notebooks_a_front_door_and_two_pages():
     assert [path.stem for path in PAGES] == ["00_start_here", "glossary", "notation"]
 
 
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_the_front_door_shows_each_notebook_with_its_first_exercise(path):
+    """Its last table is not compared when it is run again, so it could be of another year."""
+    table = nbformat.read(FRONT_DOOR, as_version=4).cells[-1].outputs[0].data["text/plain"]
+    (first,) = re.findall(r"^### Exercise (1: .+)$", prose(path), re.M)
+    assert re.search(rf"^{path.stem} .* {re.escape(first)}$", table, re.M)
+
+
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
 def test_links_lead_somewhere(path):
     for target in LINK.findall(prose(path)):

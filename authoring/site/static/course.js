@@ -6,9 +6,22 @@ window.addEventListener("DOMContentLoaded", () => {
     arrow.setAttribute("aria-label", `Pages under ${parent.textContent.trim()}`);
   });
 });
+// On a phone a name in a table may break where one of its parts ends.
+window.addEventListener("DOMContentLoaded", () => {
+  document.querySelectorAll(".bd-content td code .pre").forEach((name) => {
+    const [first, ...others] = name.textContent.split(/(?<=\w[._(=])(?=[A-Za-z])/);
+    name.replaceChildren(first, ...others.flatMap((part) => [document.createElement("wbr"), part]));
+  });
+});
+// A number such as 1e-16 in a table keeps its exponent.
+window.addEventListener("DOMContentLoaded", () => {
+  document.querySelectorAll("table.dataframe td").forEach((cell) => {
+    cell.classList.toggle("one-number", /^\S*\de-\d+$/.test(cell.textContent));
+  });
+});
 // What is too wide scrolls, fades where it goes on, and can be reached by keyboard.
 const WIDE = 'mjx-container[display="true"], .scroll, .bd-content pre, .bd-content figure > a, '
-  + ".pst-scrollable-table-container, .output.text_html";
+  + ".bd-content p:has(> img:only-child), .pst-scrollable-table-container, .output.text_html";
 function fadeOrNot(part) {
   const hidden = part.scrollWidth - part.clientWidth - part.scrollLeft;
   part.classList.toggle("goes-on", hidden > 1);
@@ -16,7 +29,7 @@ function fadeOrNot(part) {
 function markWide() {
   document.querySelectorAll(WIDE).forEach((part) => {
     fadeOrNot(part);
-    if (part.localName !== "mjx-container") return;
+    if (!part.matches("mjx-container, p")) return;
     if (part.scrollWidth > part.clientWidth) part.tabIndex = 0;
     else part.removeAttribute("tabindex");
   });

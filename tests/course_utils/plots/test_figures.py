@@ -34,7 +34,7 @@ from matplotlib.figure import Figure
 from course_utils import going_further, plots
 from course_utils.plots import look
 
-SMALLEST = 9  # points
+SMALLEST = 10  # points
 # Axes with a time whose spread is not drawn, and why.
 NO_SPREAD = {
     "fooled_clocks: time (ms)": "single calls: that is the subject",

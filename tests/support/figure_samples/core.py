@@ -5,7 +5,7 @@ import pandas as pd
 import torch
 from helpers import small_model
 
-from course_utils import plots
+from course_utils import cache_bugs, plots
 from course_utils.benchmark import GROWING, LENGTHS, NO_CACHE, PREALLOCATED, per_token
 
 from .tables import RNG, quartile_table, sweep
@@ -136,8 +136,8 @@ def fooled_clocks():
 def caught():
     checks = ["the assignment's check", "one by one from the start", "prompts of different length"]
     columns = [*checks, *(f"check {i}" for i in range(12)), "kv_evaluate"]
-    names = [f"rollback_keeps_position_{i}" for i in range(32)]
-    seen = RNG.uniform(size=(32, len(columns))) < 0.5
+    names = list(cache_bugs.CATALOGUE)
+    seen = RNG.uniform(size=(len(names), len(columns))) < 0.5
     return plots.caught(pd.DataFrame(seen, index=names, columns=columns))
 
 
