@@ -103,7 +103,7 @@ def test_what_the_smaller_caches_keep_is_what_the_chapters_keep():
 @pytest.mark.parametrize(("rows", "drawn"), [(1, chapters.ONE_BY_ONE), (2, chapters.SIDE_BY_SIDE)])
 def test_the_requests_have_the_rows_that_the_schedule_gives_them(rows, drawn):
     """Only decoding steps take time here, so the times of a request are its steps."""
-    lengths = {name: "".join(drawn).count(name) for name in "ABC"}
+    lengths = {name: chapters.ONE_BY_ONE[0].count(name) for name in "ABC"}
     requests = {name: Request([0, 0], 1 + length) for name, length in lengths.items()}
     simulate([*requests.values()], lambda rows, each: float(each == 1), rows, continuous)
     for name, request in requests.items():
