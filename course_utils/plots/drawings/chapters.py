@@ -1,11 +1,13 @@
-"""Drawings for the chapters: a page table (10), and a model cut over two processes (11)."""
+"""Drawings for two chapters: requests in rows, a page table (10), a model in two processes (11)."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..look import NORMAL, TALL
+from ...transformer import load_config
+from ..look import LOW, NORMAL, TALL
 from .grammar import (
     KEY,
+    NEW,
     NOTE,
     QUERY,
     STORE,
@@ -13,17 +15,39 @@ from .grammar import (
     WORDS,
     arrow,
     box,
+    brace,
     canvas,
     cell,
+    key,
     label,
     say,
     tensor,
     tokens,
+    value,
 )
 
+ONE_BY_ONE = ["AAAAAAAABBBCCCCC"]  # a row of a batch, and who has it in each step
+SIDE_BY_SIDE = ["AAAAAAAA", "BBBCCCCC"]
 BLOCK = 2  # positions in a block
 READERS = {"A": ["Mia", "found", "the", "lamp", "."], "B": ["Tom", "hid", "a"]}
 TABLES = {"A": [3, 0, 4], "B": [1, 5]}  # the blocks of a text, in its order
+
+
+def one_by_one_or_side_by_side() -> Figure:
+    """Three requests in one row, one after the other, and in two rows, one of them used twice."""
+    ax = canvas(LOW)
+    size, looks = 0.4, {"A": {}, "B": NEW, "C": {"facecolor": "0.8"}}
+    for high, name, rows in ((2.6, "one by one", ONE_BY_ONE), (1.45, "side by side", SIDE_BY_SIDE)):
+        say(ax, 1.75, high - size * (len(rows) - 1) / 2, name, WORDS, ha="right")
+        for row, steps in enumerate(rows):
+            for step, request in enumerate(steps):
+                x, y = 2.1 + size * step, high - size * row
+                cell(ax, x, y, size, size, **looks[request])
+                label(ax, x, y, request, looks[request])
+        low, steps = high - size * (len(rows) - 0.5) - 0.2, len(rows[0])
+        brace(ax, 1.92, 1.88 + size * steps, low, f"{steps} steps of the model")
+    say(ax, 5.35, 1.05, "B is done, and C gets its row", ha="left")
+    return ax.figure
 
 
 def page_table(blocks: int = 6) -> Figure:
@@ -61,6 +85,32 @@ def _slot(ax: Axes, x: float, y: float, word: str) -> None:
     look = KEY if word else {"linestyle": ":"}
     cell(ax, x, y, 0.76, 0.36, **look)
     label(ax, x, y, word, {}, NOTE, style="italic")
+
+
+def one_layer_two_processes() -> Figure:
+    """A layer in two processes: what each holds of it, and the two places where they add up."""
+    ax = canvas(NORMAL)
+    heads = load_config()["num_heads"]
+    middle = 2.1
+    say(ax, 0.35, middle, "x", WORDS)
+    for process, y in enumerate((3.2, 1.0)):
+        side = 1 - 2 * process
+        say(ax, 0.95, y + 0.9, f"process {process}", WORDS, ha="left", weight="bold")
+        cell(ax, 4.05, y, 6.3, 1.4, **STORE)
+        held = range(heads // 2 * process, heads // 2 * (process + 1))
+        box(ax, 2.1, y + 0.3, 1.6, 0.5, f"heads {', '.join(map(str, held))}")
+        for number in range(len(held)):
+            key(ax, 1.36 + 1.04 * number, y - 0.38, "", 0.42, 0.32)
+            value(ax, 1.8 + 1.04 * number, y - 0.38, "", 0.42, 0.32)
+        box(ax, 5.85, y, 1.9, 0.8, "half of the\nhidden units")
+        arrow(ax, (0.5, middle + 0.1 * side), (1.2, y + 0.3 - 0.1 * side))
+        for start, end in ((2.95, 3.55), (6.85, 7.65)):
+            arrow(ax, (start, y + (0.3 if start < 3 else 0)), (end, middle + 0.3 * side))
+        arrow(ax, (4.05, middle + 0.3 * side), (4.85, y))
+    for x in (3.8, 7.9):
+        box(ax, x, middle, 0.5, 0.5, "+")
+    arrow(ax, (8.2, middle), (8.65, middle))
+    return ax.figure
 
 
 def cut_in_two() -> Figure:
