@@ -20,7 +20,7 @@ A row of the table is a type with a kind of cache. Its `verdict`:
     no cache        the type keeps nothing
     not offered     the type cannot have this kind of cache, by what the library says: `why`
     not made        no small model could be made: `why`
-    limit           it took more time or memory than allowed
+    limit           it took more time or memory than allowed, or this program failed: `why`
 
 `layers` is what the layers of the small model keep: full (keys and values of all tokens), window
 (of the latest), latent (of all tokens, made from one small vector for each), indexed (with keys of

@@ -73,6 +73,9 @@ def refuse_missing_rows(model: nn.Module) -> None:
 
     On a CPU they do. An NVIDIA GPU notices it later, in whatever waits for it next, and the process
     can never use the GPU again: a wrong cache would end the judgement of all that come after it.
+
+    Only where a module is called with the rows that it looks up: an embedding with a `forward` of
+    its own may take anything, say a tensor for its shape.
     """
 
     def look(table: nn.Embedding, inputs: tuple[Tensor, ...]) -> None:
@@ -84,7 +87,7 @@ def refuse_missing_rows(model: nn.Module) -> None:
                 raise IndexError("index out of range in self")
 
     for module in model.modules():
-        if isinstance(module, nn.Embedding):
+        if isinstance(module, nn.Embedding) and type(module).forward is nn.Embedding.forward:
             module.register_forward_pre_hook(look)
 
 

@@ -66,6 +66,20 @@ def test_a_missing_row_is_refused_where_the_device_is_silent(make, outside):
         made.pos_embedding(torch.tensor([3, outside]))
 
 
+class ByShape(nn.Embedding):
+    """As in BART: it takes a tensor for its shape only."""
+
+    def forward(self, like):
+        return super().forward(torch.arange(like.size(-1)))
+
+
+def test_what_an_embedding_does_not_look_up_is_not_refused():
+    model = small_model()
+    model.pos_embedding.__class__ = ByShape
+    made, _ = precise_copy(model)
+    assert made.pos_embedding(torch.full((1, 3), 1e6)).shape[:1] == (3,)
+
+
 def test_nan_is_refused_before_it_is_sampled_from_and_only_then():
     model = small_model()
     with torch.no_grad():

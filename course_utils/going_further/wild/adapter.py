@@ -245,8 +245,9 @@ def without_an_end(model: nn.Module) -> None:
     own = getattr(model, "generation_config", None)
     if own is None:
         return
-    start = own.decoder_start_token_id or own.bos_token_id or 0
-    config = model.generation_config = type(own)(bos_token_id=start, decoder_start_token_id=start)
+    start = getattr(own, "decoder_start_token_id", None) or own.bos_token_id or 0
+    config = model.generation_config = type(own)(bos_token_id=start)
+    config.decoder_start_token_id = start
     words = set(words_of(model).tolist())
     every = range(model.get_output_embeddings().weight.size(0)) if has_output(model) else ()
     config.eos_token_id = config.forced_eos_token_id = config.forced_bos_token_id = None

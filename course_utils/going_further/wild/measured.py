@@ -93,11 +93,19 @@ def measure(model: Adapted) -> Measured:
 
 
 def measured_in_float32(model: Adapted) -> Measured:
+    """Raises Unfit, too, if the model cannot be run without a cache, but for a lack of memory."""
     model.exact = False
     try:
         return measured(model)
     except FloatingPointError as error:
         raise Unfit(str(error)) from None
+    except (Unfit, MemoryError):
+        raise
+    except Exception as error:
+        if "tried to allocate" in str(error).lower():
+            raise
+        said = f"{type(error).__name__}: {error}"
+        raise Unfit(f"without a cache, a call with words alone fails: {said}") from error
 
 
 @torch.no_grad()
@@ -113,10 +121,16 @@ def measured(model: Adapted) -> Measured:
         with contextlib.suppress(Exception):
             exact(ids[:2, :2], use_cache=True)
         padding_error(exact, ids)
+    if logits.shape[:-1] != ids.shape:
+        rows = f"{ids.size(1)} tokens have logits in {logits.size(-2)} rows"
+        raise Unfit(f"without a cache, {rows}; expected a row for each token")
     if not torch.isfinite(logits).all():
         raise FloatingPointError("without a cache its logits are NaN or infinite")
-    lost = what_rounding_costs(model, ids, seen.eps)
+    lost, spread = what_rounding_costs(model, ids, seen.eps), logits.cpu().double().std().item()
     allowed = max(MARGIN * lost, EXACT)
+    if lost > spread:
+        moved = f"float32 moves its logits by {lost:.2g}, and they spread by {spread:.2g} only"
+        raise Unfit(f"without a cache, {moved}")
     own = fit(exact, ids, logits, allowed)
     padding = padding_error(exact, ids)
     if padding <= allowed:
@@ -124,7 +138,7 @@ def measured(model: Adapted) -> Measured:
     tolerance = allowed if seen.names or MARGIN * own > EXACT else None
     if model.use.cache in QUANTISED:
         tolerance = max(allowed, MARGIN * quantising(exact, ids, logits))
-    names, spread = tuple(sorted(seen.names)), logits.cpu().double().std().item()
+    names = tuple(sorted(seen.names))
     dtype = "float64" if model.exact else "float32"
     return Measured(dtype, tolerance, lost, names, spread, padding <= allowed)
 

@@ -49,6 +49,45 @@ def test_every_kind_of_cache_is_right_for_llama(cache):
     assert set(played(small("llama", cache=cache)).values()) == {None}
 
 
+def wants_an_image(plain, **given):
+    raise ValueError("expected pixel_values")
+
+
+def lacks_memory(plain, **given):
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte")
+
+
+def writes_on_a_canvas(plain, **given):
+    out = plain(**given)
+    out.logits = out.logits[:, -1:].expand(-1, 256, -1)
+    return out
+
+
+def loses_everything_in_float32(plain, **given):
+    out = plain(**given)
+    if out.logits.dtype == torch.float32:
+        out.logits = 100 * out.logits
+    return out
+
+
+NO_MEASURE = {
+    wants_an_image: "a call with words alone fails: ValueError: expected pixel_values",
+    writes_on_a_canvas: "tokens have logits in 256 rows; expected a row for each token",
+    loses_everything_in_float32: "float32 moves its logits by .* and they spread by .* only",
+}
+
+
+@pytest.mark.parametrize("change", [*NO_MEASURE, lacks_memory], ids=lambda change: change.__name__)
+def test_a_model_without_an_uncached_pass_is_not_judged(change):
+    model = small("llama")
+    plain = type(model.model)
+    forward = {"forward": lambda self, **given: change(super(changed, self).forward, **given)}
+    changed = model.model.__class__ = type(plain.__name__, (plain,), forward)
+    refused = pytest.raises(wild.Unfit, match=NO_MEASURE.get(change))
+    with refused if change in NO_MEASURE else pytest.raises(RuntimeError, match="memory"):
+        wild.measure(model)
+
+
 def test_a_mask_is_as_long_as_a_static_cache():
     """Bloom adds the mask to scores of the whole cache; other types take a shorter one, too."""
     assert set(played(small("bloom", cache="static")).values()) == {None}
