@@ -186,15 +186,15 @@ SPLITS = {
     "turned twice": (c_attn(lambda w: [m.T for m in w.T.chunk(3)]), "transpose it"),
     "k first": (
         c_attn(lambda w: [w.T.chunk(3)[i] for i in (1, 0, 2)]),
-        "the weight of W_q the weight of W_k",
+        "gives the weight of W_k as the weight of W_q",
     ),
     "v before k": (
         c_attn(lambda w: [w.T.chunk(3)[i] for i in (0, 2, 1)]),
-        "the weight of W_k the weight of W_v",
+        "gives the weight of W_v as the weight of W_k",
     ),
     "three times q": (
         c_attn(lambda w: [w.T.chunk(3)[0]] * 3),
-        "the weight of W_k the weight of W_q",
+        "gives the weight of W_q as the weight of W_k",
     ),
     "k, not turned": (
         c_attn(lambda w: [w.chunk(3, 1)[i] for i in (1, 0, 2)]),
@@ -219,10 +219,10 @@ SPLITS = {
         "weight, bias, in each",
     ),
     "bias whole": (biases(lambda b: [b] * 3), "bias.* of W_q.* has shape|has shape.*bias of W_q"),
-    "same bias": (biases(lambda b: [b[: len(b) // 3]] * 3), "the bias of W_k the bias of W_q"),
+    "same bias": (biases(lambda b: [b[: len(b) // 3]] * 3), "gives the bias of W_q as the bias of W_k"),
     "biases the other way round": (
         biases(lambda b: b.chunk(3)[::-1]),
-        "the bias of W_q the bias of W_v",
+        "gives the bias of W_v as the bias of W_q",
     ),
     "third biases": (biases(lambda b: [b[i::3] for i in range(3)]), "bias of W_q"),
     "bias as a row": (biases(lambda b: b[None].chunk(3, 1)), "has shape"),
