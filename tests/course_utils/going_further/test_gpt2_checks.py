@@ -219,7 +219,10 @@ SPLITS = {
         "weight, bias, in each",
     ),
     "bias whole": (biases(lambda b: [b] * 3), "bias.* of W_q.* has shape|has shape.*bias of W_q"),
-    "same bias": (biases(lambda b: [b[: len(b) // 3]] * 3), "gives the bias of W_q as the bias of W_k"),
+    "same bias": (
+        biases(lambda b: [b[: len(b) // 3]] * 3),
+        "gives the bias of W_q as the bias of W_k",
+    ),
     "biases the other way round": (
         biases(lambda b: b.chunk(3)[::-1]),
         "gives the bias of W_v as the bias of W_q",
