@@ -16,7 +16,6 @@ PATIENCE = 10.0  # seconds for a killed process to be gone
 FOLDERS = ("tmp", "sandbox", "dev/shm")
 TOO_MUCH_MEMORY, TOO_MANY_FILES = "too much memory", "too many files"
 HELD = ("RssAnon:", "RssShmem:", "VmSwap:")
-SHARE = ("Pss_Anon:", "Pss_Shmem:", "SwapPss:")
 
 
 def below(process: int) -> Iterator[int]:
@@ -37,17 +36,6 @@ def held(process: int) -> int:
     return 0
 
 
-def share(process: int) -> int:
-    """As `held`, but memory that several processes share, as after a fork, is divided among them.
-
-    Slower; where Linux does not let one look, what is held.
-    """
-    with contextlib.suppress(OSError):
-        lines = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="utf-8").splitlines()
-        return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(SHARE))
-    return held(process)
-
-
 def files(process: int) -> int:
     """How many files there are in the fullest of the folders that a sandbox may write to.
 
@@ -65,7 +53,7 @@ def files(process: int) -> int:
 def too_much(process: int) -> str:
     """What all processes below this one have too much of, or an empty string."""
     every = list(below(process))
-    if sum(map(held, every)) > MEMORY and sum(map(share, every)) > MEMORY:
+    if sum(map(held, every)) > MEMORY:
         return TOO_MUCH_MEMORY
     return TOO_MANY_FILES if every and files(every[-1]) > FILES else ""
 

