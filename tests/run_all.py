@@ -72,7 +72,8 @@ def main(arguments: list[str]) -> int:
     arguments = arguments[len(numbers) :]
     every = notebooks()
     paths, tests = chosen(numbers) if numbers else (list(every), ["tests"])
-    nbval = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=540"]  # 05, busy machine: 195
+    # On a busy machine a cell of 05 took 195 seconds.
+    nbval = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=540"]
     two = ["-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"]  # the longest first
     workers = two if (os.cpu_count() or 1) > 1 else []
     status = pytest(*paths, *tests, *nbval, *workers, *arguments, OMP_NUM_THREADS="1")
