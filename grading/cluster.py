@@ -157,7 +157,7 @@ class Cluster:
         while not running.is_empty():
             done = running.next_batch(block=False)
             if any(future.cancelled() for future in done):
-                raise asyncio.CancelledError
+                raise ConnectionError("it has forgotten what it was given")
             yield from done
             if done or self._workers():
                 seen = time.monotonic()
