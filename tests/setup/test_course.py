@@ -607,13 +607,19 @@ def test_lab_looks_for_a_browser_only_with_a_display(
     assert ("--no-browser" not in course.lab_command()) == browser
 
 
-def status_of(url: str) -> int:
-    try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            return answer.status
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code
+def status_of(url: str, deadline: float) -> int:
+    """The status of an answer; a server that does not listen yet is asked again until then."""
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+        except urllib.error.URLError:  # JupyterLab says its address before it listens
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere this opens the user's browser")
@@ -636,7 +642,7 @@ def test_lab_answers_when_its_port_is_taken(course, monkeypatch, tmp_path):
         )
         try:
             address = None
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 120
             while address is None and time.monotonic() < deadline and server.poll() is None:
                 time.sleep(0.2)
                 address = re.search(
@@ -646,10 +652,13 @@ def test_lab_answers_when_its_port_is_taken(course, monkeypatch, tmp_path):
             base, other_port, page, token = address.groups()
             assert int(other_port) != port
             assert page == "/lab/tree/notebooks/00_start_here.ipynb"
-            assert status_of(f"{base}/api/status?token={token}") == 200
-            assert status_of(f"{base}/api/status") == 403
-            assert status_of(f"{base}{page}?token={token}") == 200
-            assert status_of(f"{base}/api/contents/course.py?content=0&token={token}") == 200
+            for path, status in {
+                f"/api/status?token={token}": 200,
+                "/api/status": 403,
+                f"{page}?token={token}": 200,
+                f"/api/contents/course.py?content=0&token={token}": 200,
+            }.items():
+                assert status_of(f"{base}{path}", deadline) == status
         finally:
             server.terminate()
             try:
