@@ -31,8 +31,8 @@ import nbformat
 import pandas as pd
 from nbclient import NotebookClient
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from tests.run_all import ROOT, notebooks
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from run_all import ROOT, notebooks
 
 COLUMNS = "notebook condition run verdict seconds cells message machine versions".split()
 

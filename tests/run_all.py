@@ -7,23 +7,12 @@ import itertools
 import json
 import os
 import re
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from again import ROOT, pytest, pytest_twice
+
 DOCUMENTS = ("test_notebooks.py", "test_exercises.py", "test_same_code.py")
-
-
-def pytest(*arguments: str, **variables: str) -> int:
-    """Run pytest in the course's folder and return its status."""
-    child = subprocess.Popen(
-        [sys.executable, "-m", "pytest", *arguments], cwd=ROOT, env=os.environ | variables
-    )
-    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches pytest too: wait for its end
-    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
-    return child.wait()
 
 
 def ignored(notebook: Path) -> int:
@@ -66,7 +55,8 @@ def chosen(numbers: list[str]) -> tuple[list[str], list[str]]:
 def main(arguments: list[str]) -> int:
     """The notebooks and the tests, two at a time: times are compared as ratios, in turns.
 
-    What differs from run to run is not compared; how many cells that are is said at the end.
+    What differs from run to run is not compared; how many cells that are is said at the end. What
+    fails is run once more, alone, unless there are other arguments.
     """
     numbers = [word.zfill(2) for word in itertools.takewhile(str.isdigit, arguments)]
     arguments = arguments[len(numbers) :]
@@ -76,7 +66,10 @@ def main(arguments: list[str]) -> int:
     nbval = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=540"]
     two = ["-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"]  # the longest first
     workers = two if (os.cpu_count() or 1) > 1 else []
-    status = pytest(*paths, *tests, *nbval, *workers, *arguments, OMP_NUM_THREADS="1")
+    if arguments:  # after `-x`, most tests have not run
+        status = pytest(*paths, *tests, *nbval, *workers, *arguments, OMP_NUM_THREADS="1")
+    else:
+        status = pytest_twice(*nbval, *workers, paths=[*paths, *tests], OMP_NUM_THREADS="1")
     print("Notebook cells whose output is not compared:", sum(every[path] for path in paths))
     return status
 

@@ -30,6 +30,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("course.py", "setup/course_setup.py")
+RUNNERS = ("tests/run_all.py", "tests/again.py")
 SOURCES = {name: (ROOT / name).read_text(encoding="utf-8") for name in FILES}
 PIP = ["install", "-c", "constraints.txt", "-e", ".[test]"]
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -64,7 +65,7 @@ class Folder:
         path.mkdir()
         for name in ("tests", "setup"):
             (path / name).mkdir()
-        for name in (*SOURCES, "pyproject.toml", "constraints.txt", "tests/run_all.py"):
+        for name in (*SOURCES, "pyproject.toml", "constraints.txt", *RUNNERS):
             shutil.copy(ROOT / name, path / name)
         for name in ("venv", "pip", "pytest"):
             (path / f"{name}.py").write_text(STAND_IN.replace("NAME", name))
@@ -569,7 +570,7 @@ def test_notebook_with_a_wrong_output_fails(run_all, monkeypatch, tmp_path):
     runs = []
     monkeypatch.setattr(run_all, "ROOT", tmp_path)
     monkeypatch.setattr(run_all, "pytest", lambda *arguments, **_: runs.append(arguments) or 0)
-    run_all.main([])
+    run_all.main(["-q"])
     command = [sys.executable, "-m", "pytest", *runs[0], "-n", "0"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1, done.stdout

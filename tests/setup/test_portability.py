@@ -184,7 +184,8 @@ def for_one_system(source: str) -> list[str]:
 
 def programs() -> dict[str, str]:
     """What students and readers run, by file and cell: all but grading, which needs Linux."""
-    rooms = ("course_utils/", "authoring/", "setup/", "course.py", "tests/run_all.py")
+    runners = ("tests/run_all.py", "tests/again.py")
+    rooms = ("course_utils/", "authoring/", "setup/", "course.py", *runners)
     found = {
         path: (ROOT / path).read_text(encoding="utf-8")
         for path in tracked()
