@@ -187,7 +187,7 @@ def rendered(number: str, student: str, statuses: dict[str, str], shown: dict) -
     every = exercises(number)
     got = sum(every[name].points for name in every if statuses[name] == "right")
     whole = sum(exercise.points for exercise in every.values())
-    rows.append(f"<tr><th>total</th><td>{got} of {whole}</td><td></td></tr>")
+    rows.append(f"<tr><td><b>total</b></td><td>{got} of {whole}</td><td></td></tr>")
     head = "<tr><th>exercise</th><th>points</th><th></th></tr>"
     title = master(number).cells[0].source.splitlines()[0].removeprefix("# ")
     top = (

@@ -128,7 +128,7 @@ def test_outputs_come_below_the_exercise_that_put_them_out():
     assert "0 of 2 points: the kernel died. It was not run again for this page." in page
     assert "2 of 2 points: right. The error below is from a run with your own answers" in page
     assert "0 of 3 points: wrong.<" in page
-    assert "<th>total</th><td>2 of 10</td>" in page
+    assert "<b>total</b></td><td>2 of 10</td>" in page
 
 
 def test_who_handed_in_no_notebook_gets_a_row_and_no_page(graded):
