@@ -38,18 +38,30 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     add = commands.add_parser("release", help="make what students get: a folder and a zip")
     add.add_argument("--notebook", choices=NOTEBOOKS, help="only this one (default: each)")
-    add.add_argument("--out", type=Path, default=Path("handouts"), help="where to put it")
+    add.add_argument(
+        "--out", type=Path, default=Path("handouts"), help="where to put it (default: handouts)"
+    )
     add = commands.add_parser("grade", help="grade a folder of submissions for one notebook")
     add.add_argument("submissions", type=Path, help="one notebook or folder for each student")
     add.add_argument("--notebook", required=True, choices=NOTEBOOKS)
-    add.add_argument("--out", type=Path, default=Path("grades"), help="folder for the gradebook")
+    add.add_argument(
+        "--out",
+        type=Path,
+        default=Path("grades"),
+        help="folder for the gradebook (default: grades)",
+    )
     add.add_argument(
         "--seed", type=int, help="draws the inputs; the same seed gives the same grades"
     )
     add.add_argument(
         "--format", choices=FORMATS, nargs="+", default=[], help="scores to be imported elsewhere"
     )
-    add.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="submissions at a time")
+    add.add_argument(
+        "--jobs",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="submissions at a time (default: one for each core)",
+    )
     add.add_argument("--dask", metavar="ADDRESS", help="work on the cluster of this Dask scheduler")
     add.add_argument("--no-feedback", action="store_true", help="no page for each student: faster")
     add.add_argument("--no-isolation", action="store_true", help="run students' code unprotected")
@@ -143,7 +155,7 @@ def _try(given: argparse.Namespace) -> int:
         return _refuse(f"--page {given.page}: that is the submission itself.")
     seed = _seed(given)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleaned up as after Ctrl-C
-    print("Running it, which takes up to a minute.", file=sys.stderr)
+    print("Running it, which takes about a minute, and longer on a busy machine.", file=sys.stderr)
     try:
         number, judged = trial.tried(
             given.file, given.notebook, seed, not given.no_isolation, feedback=not lacking

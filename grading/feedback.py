@@ -7,6 +7,7 @@ near that kernel, so it cannot be on the page.
 
 import atexit
 import base64
+import collections
 import functools
 import html
 import re
@@ -31,6 +32,7 @@ NOTHING_RUNS = (
     "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
 )
 IGNORED = {"tags": ["nbval-ignore-output"]}
+SAID_BY_CHECK = "checks.common (sealed)"  # where a check raises its verdict; no line of a student's
 IMPORTS = re.compile(r"^from course_utils import .*\bchecks\b", re.M)  # in the cell of imports
 WORDS = {"right": "right", "not done": "not done yet", "missing": "not in the notebook"}
 _lock = threading.Lock()
@@ -51,13 +53,8 @@ def _handout(notebook: str) -> Path:
     return release(notebook, folder)
 
 
-def notebook(
-    number: str, given: dict[str, Answer], outputs: list[list[dict]] | None = None
-) -> NotebookNode:
-    """The student's answers with the cells of notebook `number` that they need, and the checks.
-
-    `outputs` are those of its code cells, in their order.
-    """
+def notebook(number: str, given: dict[str, Answer]) -> NotebookNode:
+    """The student's answers with the cells of notebook `number` that they need, and the checks."""
     cells = {c.metadata.get("nbgrader", {}).get("grade_id"): c for c in master(number).cells}
     codes = [c.source for c in master(number).cells if c.cell_type == "code"]
     imports = next(code for code in codes if IMPORTS.search(code))
@@ -69,9 +66,23 @@ def notebook(
         shown.update(needed)
         sources = [*answer.before, answer.code or "", *answer.after, cells[f"{name}_check"].source]
         made += [new_code_cell(source, metadata=IGNORED | {"part": name}) for source in sources]
-    for cell, found in zip(made, outputs or [], strict=False):
-        cell.outputs = [out for out in map(_plain, found) if out]
     return new_notebook(cells=made)
+
+
+def filled(
+    number: str, given: dict[str, Answer], ran: dict[str, Answer], outputs: list[list[dict]]
+) -> NotebookNode:
+    """The notebook of all answers, with what was put out by those of them that `ran`.
+
+    `outputs` are those of the cells of `notebook(number, ran)`, in their order.
+    """
+    made, found = notebook(number, given), collections.defaultdict(list)
+    for cell, out in zip(notebook(number, ran).cells, outputs, strict=False):
+        found[cell.metadata["part"]].append(out)
+    for cell in made.cells:
+        if cell.metadata["part"] and (left := found[cell.metadata["part"]]):
+            cell.outputs = [out for out in map(_plain, left.pop(0)) if out]
+    return made
 
 
 def said(number: str, given: dict[str, Answer], outputs: list[list[dict]]) -> dict[str, str]:
@@ -108,6 +119,8 @@ def _plain(output: dict) -> NotebookNode | None:
         return new_output("stream", name="stdout", text=_short(output.get("text")))
     if kind == "error":
         lines = [_short(line) for line in list(output.get("traceback", []))[-30:]]
+        if len(lines) > 1 and SAID_BY_CHECK in lines[-2]:
+            del lines[:-1]
         name, value = (_short(output.get(key)) for key in ("ename", "evalue"))
         return new_output("error", ename=name, evalue=value, traceback=lines)
     data = output.get("data") if isinstance(output.get("data"), dict) else {}
@@ -143,6 +156,16 @@ def page(number: str, student: str, statuses: dict[str, str], shown: NotebookNod
         return limited("rendered", number, student, statuses, new_notebook())
 
 
+def _note(status: str, cells: list[NotebookNode]) -> str:
+    """What has to be known to understand what is below an exercise, if anything."""
+    if status not in ("right", "wrong"):
+        return " It was not run again for this page."
+    failed = any(out.output_type == "error" for cell in cells for out in cell.outputs)
+    if status == "right" and failed:
+        return " The error below is from a run with your own answers to the earlier exercises."
+    return ""
+
+
 def rendered(number: str, student: str, statuses: dict[str, str], shown: dict) -> str:
     """The HTML page: a table of points, then each exercise that was answered, with its outputs."""
     from nbconvert import HTMLExporter
@@ -159,7 +182,12 @@ def rendered(number: str, student: str, statuses: dict[str, str], shown: dict) -
         )
         own = [cell for cell in shown.cells if cell.metadata["part"] == name]
         title = f"## Exercise {exercise.title}\n\n{points} of {exercise.points} points: {word}."
-        cells += [new_markdown_cell(title), *map(_as_shown, own)] if own else []
+        noted = new_markdown_cell(title + _note(statuses[name], own))
+        cells += [noted, *map(_as_shown, own)] if own else []
+    every = exercises(number)
+    got = sum(every[name].points for name in every if statuses[name] == "right")
+    whole = sum(exercise.points for exercise in every.values())
+    rows.append(f"<tr><td><b>total</b></td><td>{got} of {whole}</td><td></td></tr>")
     head = "<tr><th>exercise</th><th>points</th><th></th></tr>"
     title = master(number).cells[0].source.splitlines()[0].removeprefix("# ")
     top = (

@@ -102,7 +102,7 @@ def judge(found: dict[str, Answer], task: Task, student: str = "") -> Judged:
     finally:
         _remove(work)
     said = feedback.said(task.notebook, shown, outputs)
-    made = feedback.notebook(task.notebook, to_run, outputs)
+    made = feedback.filled(task.notebook, to_run, shown, outputs)
     return Judged(statuses, said, seconds, feedback.page(task.notebook, student, statuses, made))
 
 

@@ -102,4 +102,5 @@ def _why(status: str, said: str | None) -> str:
         return ""
     if said == "":
         return "The check finds nothing: only the inputs of the grading found a mistake."
-    return f"The check: {plain(said, SAID) or '…'}"
+    own = "With the student's own earlier answers, the" if status == judge.RIGHT else "The"
+    return f"{own} check: {plain(said, SAID) or '…'}"

@@ -33,7 +33,7 @@ _show(lambda: _gradients(softmax, _x))
         "01",
         (),
         """
-_sizes = [(n, n + _whole(0, 6)) for n in (1, _whole(2, 5), _whole(5, 9))] + [(7, 7), (1, 1)]
+_sizes = [(n, n + _whole(1, 6)) for n in (1, _whole(2, 5), _whole(5, 9))] + [(7, 7), (1, 1)]
 _show(lambda: [causal_mask(n, m) for n, m in _sizes])
 _show(lambda: [_elsewhere(lambda: causal_mask(n, n + 2, _FAR)) for n in (1, 4)])
 """,

@@ -270,7 +270,7 @@ def test_a_page_that_cannot_be_made_still_has_the_points(monkeypatch):
         return "the table"
 
     monkeypatch.setattr(feedback, "limited", too_much)
-    shown = feedback.notebook("01", {"softmax": Answer(code="x")}, [])
+    shown = feedback.notebook("01", {"softmax": Answer(code="x")})
     assert feedback.page("01", "a", dict.fromkeys(task().expected, "wrong"), shown) == "the table"
     assert asked == [len(shown.cells), 0]
 

@@ -101,6 +101,36 @@ def test_outputs_are_reduced_to_text_and_pictures():
     assert _plain({"output_type": "display_data", "data": 3}) is None
 
 
+VERDICT = ["---", "AssertionError", "Cell In[1]", "File checks.common (sealed):45", "A: look at q"]
+OWN = ["---", "ValueError", "Cell In[1]", "ValueError: mine"]
+
+
+def failed(lines):
+    return {"output_type": "error", "ename": "A", "evalue": lines[-1], "traceback": lines}
+
+
+def test_outputs_come_below_the_exercise_that_put_them_out():
+    """Also if an exercise before it was given up, and so was not run again."""
+    from grading.answers import Answer
+    from grading.feedback import filled, rendered
+
+    names = ("softmax", "causal_mask", "attention")
+    given = {name: Answer(code=f"{name} = 1") for name in names}
+    outputs = [[], [], [failed(VERDICT)], [failed(OWN)], []]
+    made = filled("01", given, {name: given[name] for name in names[1:]}, outputs)
+    found = {(cell.metadata["part"], cell.source[:5]): cell.outputs for cell in made.cells}
+    assert found["softmax", "softm"] == found["softmax", "print"] == []
+    assert found["causal_mask", "print"][0].traceback == VERDICT[-1:], "no line of the check"
+    assert found["attention", "atten"][0].traceback == OWN
+
+    statuses = ("the kernel died", "right", "wrong", "not done")
+    page = rendered("01", "a", dict(zip((*names, "multi_head"), statuses, strict=True)), made)
+    assert "0 of 2 points: the kernel died. It was not run again for this page." in page
+    assert "2 of 2 points: right. The error below is from a run with your own answers" in page
+    assert "0 of 3 points: wrong.<" in page
+    assert "<b>total</b></td><td>2 of 10</td>" in page
+
+
 def test_who_handed_in_no_notebook_gets_a_row_and_no_page(graded):
     assert len(graded[1]) == 1
     rows = graded[0][graded[0]["student"] == "empty"]

@@ -14,6 +14,11 @@ pytestmark = pytest.mark.instructor
 NOTEBOOKS = ("01", "02", "03", "04", "05", "06")
 SEEDS = (3, 2**31 - 2)
 OF_EACH = 2
+# Wrong answers that were accepted at such seeds: all masks were square, or all chunks one token.
+UNLUCKY = {
+    "causal_mask": (("num_keys - num_queries, num_keys", "num_queries"), (96, 440, 1619193600)),
+    "growing_cache": (("[layer], k]", "[layer], k[:, :, -1:]]"), (11, 15, 21)),
+}
 
 
 @pytest.mark.parametrize("name", PROBES)
@@ -30,6 +35,15 @@ def test_plausible_wrong_answers_are_wrong(name):
     for source in wrong_sources(name, exercises()[name].answer):
         for seed in SEEDS:
             assert probed(name, source, seed)[0] != "accepted", (seed, source)
+
+
+@pytest.mark.parametrize("name", UNLUCKY)
+def test_no_seed_draws_only_inputs_on_which_a_mistake_is_right(name):
+    (right, wrong), seeds = UNLUCKY[name]
+    answer = exercises()[name].answer
+    assert right in answer
+    for seed in seeds:
+        assert probed(name, answer.replace(right, wrong), seed)[0] == "refused", seed
 
 
 @pytest.mark.parametrize("name", PROBES)

@@ -81,6 +81,17 @@ def test_it_says_what_each_exercise_gets_and_why(submission, fake_judge, capsys,
     assert sorted(submission.parent.iterdir()) == before, "it writes nothing"
 
 
+def test_what_a_check_says_of_a_right_answer_comes_from_the_answers_before_it(
+    submission, fake_judge, capsys
+):
+    fake_judge.statuses = {"attention": "wrong", "multi_head": "right"}
+    fake_judge.said = {"attention": "no", "multi_head": "attention raised an error"}
+    assert run(submission) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "0 of 3 wrong The check: no" in said
+    assert "right With the student's own earlier answers, the check: attention raised" in said
+
+
 @pytest.mark.parametrize("columns", [20, 40, 72, 200])
 def test_it_fits_the_terminal(submission, fake_judge, capsys, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
