@@ -21,10 +21,12 @@ def started(code, said=1):
     """A process that runs this code on 150 MB of its own, and has printed `said` lines."""
     command = [sys.executable, "-c", KEPT + code]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        for _ in range(said):
-            process.stdout.readline()
-        yield process.pid
-        guard.end(process.pid)
+        try:
+            for _ in range(said):
+                process.stdout.readline()
+            yield process.pid
+        finally:
+            guard.end(process.pid)
 
 
 @pytest.fixture
@@ -97,10 +99,10 @@ FORK = f"""        more = bytearray(b"x") * 200_000_000
             os.waitpid(-1, os.WNOHANG)
 """
 FAMILIES = {
-    "they share what they hold": (SHARE, 250e6, False),
-    "each has written to it": (WRITE, 250e6, True),
-    "each hides behind new ones": (FORK, 600e6, True),
-    "they share more than is looked at": (SHARE, 80e6, True),
+    "they share what they hold": (SHARE, 250e6, 1e9, False),
+    "each has written to it": (WRITE, 250e6, 1e9, True),
+    "each hides behind new ones": (FORK, 600e6, 9e9, True),
+    "they share more than is looked at": (SHARE, 250e6, 400e6, True),
 }
 
 
@@ -115,15 +117,15 @@ def looks(monkeypatch):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_guard_ends_what_holds_too_much_and_says_so(family, looks, tmp_path, monkeypatch):
     """Those that share hold 150 MB together, and 450 MB if that were counted for each."""
-    (code, limit, ended), said = FAMILIES[family], tmp_path / "ended"
-    monkeypatch.setattr(guard, "MEMORY", limit)
-    monkeypatch.setattr(guard, "MOST", 5 * limit)
+    (code, memory, most, ended), said = FAMILIES[family], tmp_path / "ended"
+    monkeypatch.setattr(guard, "MEMORY", memory)
+    monkeypatch.setattr(guard, "MOST", most)
     with started(f"{CHILDREN}{code}time.sleep(100)\n", 3) as process:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 30
         with guard.guarded(process, said):
             while len(looks) < 3 and not said.exists() and time.monotonic() < until:
                 time.sleep(0.05)
-        assert said.exists() == ended and (looks or limit < 90e6)
+        assert said.exists() == ended and bool(looks) == (most > 450e6)
         while ended and any(map(is_running, guard.below(process))) and time.monotonic() < until:
             time.sleep(0.05)
         assert any(map(is_running, guard.below(process))) != ended
