@@ -166,13 +166,13 @@ class Measured:
 
     def watch(self):
         while not self.over.wait(0.2):
-            inside = list(sandboxes())
+            outside = {os.getpid(), *guard.below(os.getpid())} - self.others
+            inside = list(sandboxes())  # after the others: what begins in between is in neither
+            outside -= {one for every in inside for one in every}
+            self.outside = max(self.outside, sum(map(guard.held, outside)) - self.before)
             for every in inside:
                 if sum(map(guard.held, every)) > self.inside:  # quicker, and never less
                     self.inside = max(self.inside, sum(map(guard.share, every)))
-            apart = {one for every in inside for one in every}
-            outside = {os.getpid(), *guard.below(os.getpid())} - apart - self.others
-            self.outside = max(self.outside, sum(map(guard.held, outside)) - self.before)
 
     def __enter__(self):
         self.thread.start()
