@@ -21,7 +21,7 @@ from .batch import Unfinished
 from .gradebook import versions
 
 JOINING = 10.0  # seconds for the first worker to join
-PATIENCE = 120.0  # seconds without any worker
+PATIENCE = 120.0  # seconds without any worker, or without an answer of the scheduler
 PAUSE = 0.2
 
 
@@ -50,13 +50,17 @@ class Work:
         self.future = self.client.submit(*work, pure=False)
 
     def fetch(self) -> bool:
-        """Take what was found from the cluster; whether it was there, and not on a lost worker."""
+        """Take what was found from the cluster; whether it was there, and not on a lost worker.
+
+        Raises TimeoutError if the scheduler does not answer.
+        """
         try:
             self.found = self.future.result(timeout=PATIENCE)
         except Exception as error:
             self.found = error
         self.future.release()
-        distributed.Event(self.mark, self.client).clear()
+        clear = self.client.scheduler.event_clear
+        self.client.sync(clear, name=self.mark, callback_timeout=PATIENCE)
         return not isinstance(self.found, LOST)
 
     def result(self) -> judge.Judged:
@@ -168,19 +172,17 @@ class Cluster:
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
-        """Raises Unfinished if the scheduler is lost meanwhile."""
+        """Raises Unfinished if the scheduler is lost meanwhile, or does not answer."""
         try:
             yield
+        except TimeoutError as error:
+            raise Unfinished(f"The Dask scheduler at {self.address} does not answer.") from error
         except (OSError, asyncio.CancelledError) as error:
             raise Unfinished(f"The Dask scheduler at {self.address} is gone.") from error
 
     def _workers(self) -> dict[str, int]:
-        """Raises Unfinished if the scheduler does not say which there are."""
-        ask = self.client.scheduler.ncores
-        try:
-            return self.client.sync(ask, callback_timeout=PATIENCE)
-        except TimeoutError:
-            raise Unfinished(f"The Dask scheduler at {self.address} does not answer.") from None
+        """Raises TimeoutError if the scheduler does not say which there are."""
+        return self.client.sync(self.client.scheduler.ncores, callback_timeout=PATIENCE)
 
     def _lacking(self, said: object) -> str:
         """What a worker with these facts, or with this error, lacks; nothing if it can grade."""

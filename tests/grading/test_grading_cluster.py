@@ -4,27 +4,16 @@ Where it does not matter what is judged, the workers judge at once: everybody is
 """
 
 import os
-import re
 import signal
 import subprocess
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
 
-import nbformat
 import pytest
-
-from course_utils.transformer import ROOT
+from clusters import STUDENTS, changed, hand_in, judging_at_once
 
 pytestmark = pytest.mark.instructor
-EDITION = ROOT / "notebooks" / "exercises" / "01_attention.ipynb"
-ANSWERS = {
-    "right": "softmax = lambda s: torch.softmax(s.float() if s.dtype.itemsize == 2 else s, -1)"
-    ".nan_to_num(0.0).to(s.dtype)",
-    "wrong": "softmax = lambda s: s",
-}
-STUDENTS = 8
 
 
 @pytest.fixture(scope="module")
@@ -44,57 +33,6 @@ def cluster(work):
             n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
         ) as cluster:
             yield cluster
-
-
-@contextmanager
-def changed(cluster, changes):
-    """While this lasts, all workers have other things, also those workers that come later."""
-    import distributed
-
-    class Changes(distributed.WorkerPlugin):
-        name = "changes"
-
-        def setup(self, worker):
-            self.patch = pytest.MonkeyPatch()
-            for name, value in changes(worker).items():
-                self.patch.setattr(f"grading.{name}", value)
-
-        def teardown(self, worker):
-            self.patch.undo()
-
-    with distributed.Client(cluster) as client:
-        client.wait_for_workers(2)
-        client.register_plugin(Changes())
-        yield
-        client.unregister_worker_plugin("changes")
-
-
-def judging_at_once(started):
-    """Changes: nothing is run, and everybody is right. Who is called so ends the worker."""
-
-    def judge(given, task, student=""):
-        with open(started, "a", encoding="utf-8") as file:
-            file.write(f"{student}\n")
-        time.sleep(0.2)
-        if student == "killer":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return Judged(dict.fromkeys(task.expected, "right"))
-
-    from grading.judge import Judged
-
-    return lambda worker: {"judge.judge": judge, "judge.judge_course": lambda task: None}
-
-
-def hand_in(folder):
-    """Half of the students are right; every file is another one."""
-    folder.mkdir()
-    for number in range(STUDENTS):
-        notebook = nbformat.read(EDITION, as_version=4)
-        for cell in notebook.cells:
-            if cell.metadata.get("nbgrader", {}).get("grade_id") == "softmax":
-                cell.source = f"{ANSWERS['wrong' if number % 2 else 'right']}  # {number}"
-        nbformat.write(notebook, folder / f"student {number}.ipynb")
-    return folder
 
 
 def kill_a_worker_at_work(cluster, out, killed):
@@ -237,48 +175,3 @@ def test_a_cluster_without_workers_is_said(tmp_path, capsys, monkeypatch):
     with distributed.LocalCluster(n_workers=0, dashboard_address=":0") as empty:
         said = refused(empty, tmp_path, capsys)
     assert "has no workers" in said and f"dask worker {empty.scheduler_address}" in said
-
-
-BEGUN, ENDS = [], []
-
-
-def judge_two_and_end_the_cluster(mark, expected, given, task, student):
-    """The third submission comes when the first two are done, and ends what is in ENDS."""
-    import distributed
-
-    from grading.judge import Judged
-
-    BEGUN.append(student)
-    if len(BEGUN) > 2:
-        time.sleep(1)
-        worker = distributed.get_worker()
-        worker.loop.add_callback(*ENDS or [worker.close])
-        time.sleep(2)
-    return Judged(dict.fromkeys(task.expected, "right"))
-
-
-@pytest.mark.parametrize("lost", ["workers", "scheduler"])
-def test_what_was_graded_on_a_cluster_that_is_lost_is_kept(tmp_path, capsys, monkeypatch, lost):
-    import distributed
-
-    from grading import __main__
-    from grading import cluster as grading_cluster
-
-    monkeypatch.setattr(grading_cluster, "PATIENCE", 1.0)
-    monkeypatch.setattr(grading_cluster, "_judge_course", lambda task: None)
-    monkeypatch.setattr(grading_cluster, "_judge_once", judge_two_and_end_the_cluster)
-    BEGUN.clear(), ENDS.clear()
-    out, options = tmp_path / "out", {"processes": False, "dashboard_address": ":0"}
-    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, **options) as small:
-        if lost == "scheduler":
-            ENDS.append(small.scheduler.close)
-        command = ["grade", str(hand_in(tmp_path / "in")), "--notebook", "01", "--no-feedback"]
-        command += ["--out", str(out), "--dask", small.scheduler_address, "--seed", "5"]
-        assert __main__.main(command) == 2
-    said = capsys.readouterr().err
-    gone = {"workers": r"The workers of \S+ are", "scheduler": r"The Dask scheduler at \S+ is"}
-    assert re.search(gone[lost] + " gone. What was graded is kept", said)
-    assert "Error" not in said
-    assert "--seed 5 to go on" in said
-    kept = len(list(out.glob("results/*.json")))
-    assert 0 < kept < STUDENTS and (out / "gradebook.csv").exists()

@@ -6,14 +6,12 @@ import errno
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from attacks import RIGHT
 
 from course_utils.transformer import ROOT
-from grading import guard
 
 pytestmark = pytest.mark.instructor
 START = "from grading.forbidden import Filter\nFilter().load()\n"
@@ -111,66 +109,6 @@ os.kill(os.getpid(), 0)
 print("done")
 """
     assert run(code).split() == ["thread", "-15", "[3]", "done"]
-
-
-@pytest.fixture
-def sleeper():
-    """A process with a child and a grandchild; the latter is stopped, and its parent is gone."""
-    code = (
-        "import os, signal, time\n"
-        "kept = bytearray(b'x') * 150_000_000\n"
-        "if os.fork() == 0:\n"
-        "    if os.fork() == 0:\n"
-        "        os.kill(os.getpid(), signal.SIGSTOP)\n"
-        "    time.sleep(100)\n"
-        "print(flush=True)\n"
-        "time.sleep(100)\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
-        process.stdout.readline()
-        time.sleep(0.5)
-        yield process
-        guard.end(process.pid)
-
-
-def test_all_processes_are_found_and_what_they_hold_is_summed(sleeper):
-    from grading.guard import below, held
-
-    found = list(below(sleeper.pid))
-    assert len(found) == 2
-    assert all(150e6 < held(process) < 300e6 for process in (sleeper.pid, *found))
-    assert held(2**22) == 0 and list(below(2**22)) == []
-
-
-def test_all_processes_are_gone_when_they_are_ended(sleeper):
-    from grading.guard import below, end
-
-    found = list(below(sleeper.pid))
-    end(sleeper.pid)
-    assert not any(map(is_running, (sleeper.pid, *found)))
-
-
-def is_running(process):
-    try:
-        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return stat.rsplit(")", 1)[1].split()[0] not in "ZX"
-
-
-@pytest.mark.parametrize("limit", [400e6, 2e9])
-def test_a_guard_ends_what_holds_too_much_and_says_so(sleeper, tmp_path, monkeypatch, limit):
-    from grading import guard
-
-    monkeypatch.setattr(guard, "MEMORY", limit if limit > 1e9 else 250e6)
-    with guard.guarded(sleeper.pid, tmp_path / "ended"):
-        time.sleep(1)
-        left = sum(map(is_running, guard.below(sleeper.pid)))
-    if limit > 1e9:
-        assert left == 2 and not (tmp_path / "ended").exists()
-    else:
-        assert (tmp_path / "ended").read_text() == guard.TOO_MUCH_MEMORY
-        assert left == 0
 
 
 TELLS = """
