@@ -13,9 +13,9 @@ BUGS: list[CacheBug] = []
 @bug(
     BUGS,
     "generate_keeps_its_cache",
-    "`generate` keeps its cache in the model and begins the next text on top of it",
+    "generate keeps its cache in the model and begins the next text on top of it",
     "the first generation is right; in the next one, the first one's text comes before the prompt",
-    "where the cache of a generation is made: inside `generate`, each time",
+    "where the cache of a generation is made: inside generate, each time",
     "rasbt/LLMs-from-scratch#925",
 )
 class GenerateKeepsItsCache(DecoderOnlyTransformer):

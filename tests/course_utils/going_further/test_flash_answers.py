@@ -329,6 +329,7 @@ RIGHT = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("name", "change", "why"),
     [(name, change, why) for name, changes in WRONG.items() for change, why in changes],

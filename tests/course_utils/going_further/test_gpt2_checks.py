@@ -557,6 +557,7 @@ CHECKS = {
 WRONG = [(name, how) for name, (_, answers) in CHECKS.items() for how in answers]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("name", "how"), WRONG)
 def test_a_wrong_answer_is_told_why(name, how):
     check, answers = CHECKS[name]

@@ -115,6 +115,7 @@ SPLITS = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("answer", "words"), SPLITS)
 def test_a_wrong_split(answer, words):
     refused(checks.check_split_layer, answer, words)
@@ -279,6 +280,7 @@ REGIONS = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("answers", "words"), REGIONS)
 def test_wrong_regions(answers, words):
     refused(checks.check_regions, answers, words)
@@ -403,6 +405,7 @@ BLOCKS = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("answer", "words"), BLOCKS)
 def test_a_wrong_block(answer, words):
     refused(checks.check_parallel_feed_forward, answer, words)
@@ -551,6 +554,7 @@ LOSSES = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("answer", "words"), LOSSES)
 def test_a_wrong_loss(answer, words):
     refused(checks.check_cross_entropy, answer, words)
@@ -670,6 +674,7 @@ TOKENS = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("answer", "words"), TOKENS)
 def test_a_wrong_token(answer, words):
     refused(checks.check_greedy_token, answer, words)

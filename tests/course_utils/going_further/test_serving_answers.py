@@ -99,6 +99,7 @@ CONTINUOUS = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("answer", "words"), CONTINUOUS)
 def test_a_wrong_schedule(answer, words):
     refused(checks.check_continuous, answer, words)
@@ -320,6 +321,7 @@ POOLS = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("answer", "words"), POOLS)
 def test_a_wrong_pool(answer, words):
     refused(checks.check_block_pool, answer, words)
@@ -655,6 +657,7 @@ RESERVES = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("answer", "words"), RESERVES)
 def test_a_wrong_reserve(answer, words):
     refused(checks.check_reserve, answer, words)
@@ -785,6 +788,7 @@ ACCEPTS = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("answer", "words"), ACCEPTS)
 def test_wrong_guesses_kept(answer, words):
     refused(checks.check_accept_greedy, answer, words)
@@ -906,6 +910,7 @@ RESIDUALS = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("answer", "words"), RESIDUALS)
 def test_a_wrong_residual(answer, words):
     refused(checks.check_residual, answer, words)

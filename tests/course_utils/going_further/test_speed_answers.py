@@ -147,6 +147,7 @@ WRONG += [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("name", "answer", "why"), WRONG)
 def test_a_wrong_answer_is_told_why(name, answer, why):
     with pytest.raises(AssertionError, match=why):
