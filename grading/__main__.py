@@ -110,6 +110,9 @@ def _seed(given: argparse.Namespace) -> int:
 
 
 def _grade(given: argparse.Namespace) -> int:
+    if given.submissions.is_file():
+        single = f"python -m grading try {given.submissions}"
+        return _refuse(f"{given.submissions} is a file: give its folder, or run `{single}`.")
     if not given.no_isolation and not given.dask and (why := _unprotected()):
         return _refuse(why)
     needed = [] if given.no_feedback else ["nbgrader"]

@@ -249,7 +249,7 @@ def test_a_page_of_a_cell_that_is_very_long_is_made_in_a_moment():
 
     statuses = dict.fromkeys(task().expected, "wrong")
     for source in ("\n" * 10_000, "  \n" * 8_000, "x = '" + "'" * 90_000, "(" * 90_000):
-        shown = notebook("01", {"softmax": Answer(code=source)}, [])
+        shown = notebook("01", {"softmax": Answer(code=source)})
         begin = time.monotonic()
         made = page("01", "a", statuses, shown)
         assert time.monotonic() - begin < 15

@@ -145,6 +145,13 @@ def test_what_cannot_be_tried_is_said(tmp_path, submission, fake_judge, capsys):
     assert "that is the submission itself" in capsys.readouterr().err
 
 
+def test_grade_sends_a_single_file_to_try(submission, capsys):
+    from grading import __main__
+
+    assert __main__.main(["grade", str(submission), "--notebook", "01"]) == 2
+    assert f"run `python -m grading try {submission}`" in capsys.readouterr().err
+
+
 def test_a_machine_that_cannot_is_said(submission, fake_judge, capsys, monkeypatch):
     from grading import judge, sandbox
 

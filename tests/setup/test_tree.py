@@ -51,6 +51,15 @@ def test_what_is_there_stands_in_the_tree(folder):
     assert found <= listed
 
 
+@pytest.mark.parametrize("room", ["evaluation", "watch", "checks", "plots"])
+def test_contributing_says_what_each_file_of_a_room_is_for(room):
+    """Those of one notebook, which are called nNN_, are named together."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    files = [path.name for path in (PACKAGE / room).glob("[a-z]*.py")]
+    files = [name for name in files if not re.match(r"n\d\d_", name)]
+    assert [name for name in files if not re.search(rf"[`/]{name}`", text)] == []
+
+
 def lines(path):
     return len(path.read_text(encoding="utf-8").splitlines())
 
