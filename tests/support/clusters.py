@@ -50,18 +50,27 @@ def changed(cluster, changes):
 
 
 def judging_at_once(started):
-    """Changes: nothing is run, and everybody is right. Who is called so ends the worker."""
+    """Changes: nothing is run, and everybody is right.
+
+    Who is called killer ends the worker, with somebody beside it if anybody comes.
+    """
 
     def judge(given, task, student=""):
         with open(started, "a", encoding="utf-8") as file:
             file.write(f"{student}\n")
-        time.sleep(0.2)
+        running.add(student)
+        until = time.monotonic() + 10
+        while student == "killer" and len(running) == 1 and time.monotonic() < until:
+            time.sleep(0.01)
         if student == "killer":
             os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.2)
+        running.discard(student)
         return Judged(dict.fromkeys(task.expected, "right"))
 
     from grading.judge import Judged
 
+    running = set()
     return lambda worker: {"judge.judge": judge, "judge.judge_course": lambda task: None}
 
 
