@@ -1,9 +1,8 @@
 """What fails runs once more, alone: what was disturbed passes then, what is wrong does not."""
 
-import json
-
 import again
 import pytest
+from small_notebooks import write_notebook
 
 SETTINGS = """
 [pytest]
@@ -51,17 +50,6 @@ def run(path, *options, **variables):
     return again.pytest_twice("-q", "-p", "xdist", *options, paths=[path], **variables)
 
 
-def write(path, *cells):
-    """Write a notebook whose cells, as text, print what is beside them."""
-    written = []
-    for number, (source, printed) in enumerate(cells, 1):
-        output = {"output_type": "stream", "name": "stdout", "text": printed}
-        cell = {"id": f"cell{number}", "cell_type": "code", "source": source, "metadata": {}}
-        written.append(cell | {"execution_count": number, "outputs": [output] if printed else []})
-    notebook = {"cells": written, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-    path.write_text(json.dumps(notebook), encoding="utf-8")
-
-
 def test_what_was_disturbed_is_green_the_second_time_and_named(folder, capfd):
     assert run("test_few.py", *TWO_AT_A_TIME) == 0
     assert (folder / "right").read_text() == "run "
@@ -79,10 +67,10 @@ def test_what_is_wrong_stays_red(folder):
 
 
 def test_of_a_notebook_all_cells_run_again(folder):
-    write(
+    write_notebook(
         folder / "some.ipynb",
-        ("import pathlib; before = pathlib.Path('before'); known = before.exists()", ""),
-        ("before.touch(); print(known)", "True\n"),
+        ("code", "import pathlib; file = pathlib.Path('before'); known = file.exists()", [], ""),
+        ("code", "file.touch(); print(known)", [], "True\n"),
     )
     assert run("some.ipynb", *NBVAL) == 0
 

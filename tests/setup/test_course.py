@@ -27,6 +27,7 @@ import yaml
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from small_notebooks import write_notebook
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("course.py", "setup/course_setup.py")
@@ -525,21 +526,6 @@ def test_every_notebook_has_tests_of_its_own(run_all):
 
 def test_the_status_is_pytests(with_notebooks):
     assert with_notebooks.run("test", PYTEST_STATUS="3").returncode == 3
-
-
-def write_notebook(path: Path, *cells: tuple) -> None:
-    """Write a notebook of cells: type, source, tags, text that the cell printed."""
-    path.parent.mkdir(exist_ok=True)
-    written = []
-    for number, (kind, source, tags, printed) in enumerate(cells, 1):
-        cell = {"id": f"cell{number}", "cell_type": kind, "source": source}
-        cell["metadata"] = {"tags": tags} if tags else {}
-        if kind == "code":
-            stream = {"output_type": "stream", "name": "stdout", "text": printed}
-            cell |= {"execution_count": number, "outputs": [stream] if printed else []}
-        written.append(cell)
-    notebook = {"cells": written, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-    path.write_text(json.dumps(notebook), encoding="utf-8")
 
 
 def test_cells_that_are_not_compared_are_counted(ready):

@@ -59,8 +59,7 @@ SMALLER = {
 
 
 def judged(model):
-    """By some scripts of each kind: chapter 09 has the same caches judged by all."""
-    return kv_evaluate(model, smaller_caches.cases_by_rule(model, random_ids(2, 7)), brief=True)
+    return kv_evaluate(model, smaller_caches.cases_by_rule(model, random_ids(2, 7)))
 
 
 @pytest.mark.parametrize("name", SMALLER)
