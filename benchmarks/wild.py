@@ -57,6 +57,7 @@ COLUMNS = (
 CACHES = ("own", "static")
 SLOWER = 6
 OUT_OF_TIME = getattr(signal, "SIGXCPU", 0)
+WHOLE = {"checks": "Int64", "position": "Int64"}  # or missing
 KINDS = (
     ("window", r"Sliding|sliding|chunked"),
     ("state", r"LinearAttention|linear_attention|conv|recurrent|xLSTM|\blist\b"),
@@ -225,7 +226,7 @@ def survey(args: argparse.Namespace) -> pd.DataFrame:
         with lock:
             others = table[(table["type"] != some[0]) | (table["cache"] != some[1])]
             new = pd.DataFrame([row], columns=COLUMNS)
-            table = pd.concat([others, new]) if len(others) else new
+            table = (pd.concat([others, new]) if len(others) else new).astype(WHOLE)
             table = table.sort_values(["cache", "type"], ignore_index=True)
             table.to_csv(args.out, index=False, float_format="%.3g")
             bar.update()

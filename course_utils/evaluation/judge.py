@@ -69,7 +69,8 @@ def kv_evaluate(
     seed, ten times as many if `thorough`. What a model does not offer is not judged. With `stop`,
     the first case or subject that fails is the last. `tolerance` is what float64 logits may differ
     by instead of 1e-9, for a model that computes a part in float32 whatever its dtype. If `brief`,
-    a few scripts of every subject are played: for many models, not for one that matters.
+    a few scripts of every subject are played, and all that generate: for many models, not for one
+    that matters.
     """
     cases = load_test_cases() if cases is None else cases
     try:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +94,8 @@ class Trial:
     ) -> Result:
         """Play scripts, named or not, and note in `result` what was wrong."""
         named = scripts.items() if isinstance(scripts, dict) else [(None, s) for s in scripts]
-        for name, script in self.few(list(named)):
+        named = self.few(list(named)) if self.brief else named
+        for name, script in named:
             outcome = self.play(lane or self.main, script, given)
             result.checks += outcome.offered or bool(outcome.heard)
             if outcome.problem is not None:
@@ -104,9 +104,14 @@ class Trial:
             result.not_judged = NOT_OFFERED
         return result
 
-    def few(self, scripts: list[Any]) -> list[Any]:
-        """All of them; if it is to be brief, some from the first to the last."""
-        return scripts[:: max(len(scripts) // FEW, 1)] if self.brief else scripts
+    def few(self, named: list[tuple[str | None, Script]]) -> list[tuple[str | None, Script]]:
+        """Some from the first to the last, and all that generate: tokens tell less than logits."""
+        nth = max(len(named) // FEW, 1)
+        return [
+            (name, script)
+            for place, (name, script) in enumerate(named)
+            if place % nth == 0 or any(isinstance(step, Generate) for step in script)
+        ]
 
     def draw(self, result: Result, lane: Lane, number: int, seed: int, most: int) -> Result:
         """Look for a failing script among drawn ones, and then for the smallest of its kind."""

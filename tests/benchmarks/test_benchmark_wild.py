@@ -66,6 +66,15 @@ def test_again_judges_what_is_there(asked, judged):
     assert len(judged) == 4
 
 
+def test_judging_one_type_again_changes_no_other_line(asked, judged):
+    asked.out.write_bytes(survey.TABLE.read_bytes())
+    asked.types, asked.again = ["gpt2"], True
+    survey.survey(asked)
+    before, after = survey.TABLE.read_text().splitlines(), asked.out.read_text().splitlines()
+    assert len(after) == len(before)
+    assert {line[:10] for line in set(after) ^ set(before)} == {"gpt2,,own,", "gpt2,GPT2L"}
+
+
 def test_a_type_without_a_cache_says_so():
     row = survey.survey_one("openai-gpt", "own")
     assert row["verdict"] == "no cache"

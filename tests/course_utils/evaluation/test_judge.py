@@ -5,12 +5,13 @@ import threading
 
 import pytest
 import torch
-from helpers import cases_for, random_ids, small_model
+from helpers import SMALL, cases_for, random_ids, small_model
 
 from course_utils import evaluation
 from course_utils.cache_bugs import CATALOGUE
 from course_utils.evaluation import (
     Feed,
+    Generate,
     New,
     evaluate,
     first_difference,
@@ -20,6 +21,7 @@ from course_utils.evaluation import (
     uncached,
     words,
 )
+from course_utils.evaluation.systematic import generations
 from course_utils.kv_cache import GrowingCache, PreallocatedCache
 from course_utils.left_padding import LeftPaddedTransformer
 from course_utils.transformer import DecoderOnlyTransformer
@@ -306,6 +308,19 @@ def test_thorough_draws_ten_times_as_many(monkeypatch):
     for thorough in (False, True):
         kv_evaluate(small_model(), cases_for(small_model(), [(1, 1)]), thorough=thorough)
     assert numbers == [60, 12, 600, 120]
+
+
+def test_a_brief_judgement_plays_fewer_scripts_and_all_that_generate():
+    """Tokens tell less than logits: from wrong positions often comes the same likeliest token."""
+    lists = dict.fromkeys((False, True))
+    for brief in lists:
+        report = kv_evaluate(small_model(), [], brief=brief)
+        lists[brief] = [p.script for p in report.trial.played if p.lane is report.trial.main]
+    generating = [s for s in lists[False] if any(isinstance(step, Generate) for step in s)]
+    systematic = generating[: len(list(generations(SMALL["max_seq_len"])))]
+    assert len(systematic) > 15
+    assert all(script in lists[True] for script in systematic)
+    assert len(lists[True]) < len(lists[False]) / 2
 
 
 class In16Bits(DecoderOnlyTransformer):
