@@ -21,7 +21,9 @@ from .batch import Unfinished
 from .gradebook import versions
 
 JOINING = 10.0  # seconds for the first worker to join
-PATIENCE = 120.0  # seconds without any worker, or without an answer of the scheduler
+# Seconds without any worker, or without an answer of the scheduler; for each exercise, where the
+# workers judge the course's own answers.
+PATIENCE = 120.0
 PAUSE = 0.2
 
 
@@ -194,9 +196,14 @@ class Cluster:
         return f"cannot isolate students' code: {why}" if why and self.task.isolated else ""
 
     def _ask(self, problem: Callable[[object], str], function: Callable, *given: object) -> None:
-        """Call a function on every worker. Raises NotReady if what one says is a problem."""
-        workers = defaultdict(list)
-        for worker, said in self.client.run(function, *given, on_error="return").items():
+        """Call a function on every worker. Raises NotReady if what one says is a problem.
+
+        Raises TimeoutError if the scheduler does not answer.
+        """
+        workers, limit = defaultdict(list), PATIENCE * max(len(self.task.expected), 1)
+        # `run` hands the limit on to `Client.sync`, which knows it by this name.
+        answers = self.client.run(function, *given, on_error="return", callback_timeout=limit)
+        for worker, said in answers.items():
             workers[problem(said)].append(worker)
         workers.pop("", None)
         if workers:

@@ -85,7 +85,17 @@ def stops_the_third(scheduler):
     return lambda worker: {"judge.judge": judge, "judge.judge_course": lambda task: None}
 
 
-def test_a_scheduler_that_does_not_answer_is_said(tmp_path, capsys, monkeypatch):
+def stops_before_the_first(scheduler):
+    """Changes: whoever judges the course's own answers stops this process."""
+
+    def judge_course(task):
+        os.kill(scheduler, signal.SIGSTOP)
+
+    return lambda worker: {"judge.judge_course": judge_course}
+
+
+@pytest.mark.parametrize("stops, kept", [(stops_the_third, True), (stops_before_the_first, False)])
+def test_a_scheduler_that_does_not_answer_is_said(tmp_path, capsys, monkeypatch, stops, kept):
     """It is stopped: its connections stay, and nothing comes."""
     import distributed
 
@@ -103,11 +113,12 @@ def test_a_scheduler_that_does_not_answer_is_said(tmp_path, capsys, monkeypatch)
         address = json.loads(told.read_text(encoding="utf-8"))["address"]
         with distributed.Client(address) as client:
             client.wait_for_workers(1)
-            client.register_plugin(having(stops_the_third(scheduler.pid)))
+            client.register_plugin(having(stops(scheduler.pid)))
         command = ["grade", str(hand_in(tmp_path / "in")), "--notebook", "01", "--no-feedback"]
         command += ["--out", str(out), "--dask", address, "--seed", "5"]
         assert __main__.main(command) == 2
     said = capsys.readouterr().err
     assert f"The Dask scheduler at {address} does not answer. What was graded is kept" in said
     assert "Error" not in said and "--seed 5 to go on" in said
-    assert len(list(out.glob("results/*.json"))) < STUDENTS and (out / "gradebook.csv").exists()
+    assert len(list(out.glob("results/*.json"))) < STUDENTS
+    assert (out / "gradebook.csv").exists() == kept
