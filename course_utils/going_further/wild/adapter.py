@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...evaluation import copied
@@ -135,9 +134,23 @@ class Adapted(nn.Module):
             more = kept.seen.new_ones(rows, max(extra, 0))
             mask = kept.seen = torch.cat([kept.seen, more], dim=1)
         said = told(self.takes, mask, new)
-        if self.use.cache == "static" and "attention_mask" in said:
-            said["attention_mask"] = F.pad(mask, (0, self.room - mask.size(1)))
+        if "attention_mask" in said and self.use.cache == "static":
+            said["attention_mask"] = self.mask_for(kept, mask, said.get("position_ids"))
         return said
+
+    def mask_for(self, kept: Kept, mask: Tensor, position_ids: Tensor | None) -> Any:
+        """As `generate` makes it for a static cache, where a type has a way of its own."""
+        made = getattr(self.model, "create_masks_for_generate", None)
+        if made is None or not kept.past.is_compileable:
+            return mask
+        size, like = (len(mask), mask.size(1) - kept.length, 0), next(self.model.parameters())
+        return made(
+            config=self.model.config,
+            inputs_embeds=like.new_empty(size),
+            attention_mask=mask,
+            past_key_values=kept.past,
+            position_ids=position_ids,
+        )
 
     def called(self, input_ids: Tensor, **how: Any) -> Any:
         given = {name: value for name, value in how.items() if self.accepts(name)}

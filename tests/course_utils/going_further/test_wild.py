@@ -88,9 +88,10 @@ def test_a_model_without_an_uncached_pass_is_not_judged(change):
         wild.measure(model)
 
 
-def test_a_mask_is_as_long_as_a_static_cache():
-    """Bloom adds the mask to scores of the whole cache; other types take a shorter one, too."""
-    assert set(played(small("bloom", cache="static")).values()) == {None}
+@pytest.mark.parametrize("name", ["llama", "bloom", "lfm2", "falcon_h1"])
+def test_a_static_cache_gets_the_mask_that_generate_would_make(name):
+    """Bloom wants one as long as the cache, a state one of the tokens so far, Falcon both."""
+    assert set(played(small(name, cache="static")).values()) == {None}
 
 
 def test_a_rollback_past_the_window_is_offered_where_the_past_is_kept():
