@@ -1,6 +1,6 @@
-"""Every test and every notebook: what `python3 course.py test` runs, with its arguments.
+"""The notebooks, and the tests of what they import: what `python3 course.py test` runs.
 
-Numbers in front of them choose notebooks and their tests: `course.py test 04 05 -x`.
+Numbers in front of its arguments choose notebooks, with all their tests: `course.py test 04 05 -x`.
 """
 
 import itertools
@@ -13,6 +13,7 @@ from pathlib import Path
 from again import ROOT, pytest, pytest_twice
 
 DOCUMENTS = ("test_notebooks.py", "test_exercises.py", "test_same_code.py")
+AND_THOSE_FOR_AUTHORS = "not (browser or instructor or peers or maintain or thorough)"
 
 
 def ignored(notebook: Path) -> int:
@@ -56,7 +57,8 @@ def main(arguments: list[str]) -> int:
     """The notebooks and the tests, two at a time: times are compared as ratios, in turns.
 
     What differs from run to run is not compared; how many cells that are is said at the end. What
-    fails is run once more, alone, unless there are other arguments.
+    fails is run once more, alone, unless there are other arguments. With numbers, the tests for
+    authors are among them.
     """
     numbers = [word.zfill(2) for word in itertools.takewhile(str.isdigit, arguments)]
     arguments = arguments[len(numbers) :]
@@ -64,6 +66,8 @@ def main(arguments: list[str]) -> int:
     paths, tests = chosen(numbers) if numbers else (list(every), ["tests"])
     # On a busy machine a cell of 05 took 195 seconds.
     nbval = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=540"]
+    if numbers:
+        nbval += ["-m", AND_THOSE_FOR_AUTHORS]
     two = ["-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"]  # the longest first
     workers = two if (os.cpu_count() or 1) > 1 else []
     if arguments:  # after `-x`, most tests have not run

@@ -4,6 +4,8 @@ import again
 import pytest
 from small_notebooks import write_notebook
 
+pytestmark = pytest.mark.authors
+
 SETTINGS = """
 [pytest]
 addopts = --strict-markers -m "not left_out"

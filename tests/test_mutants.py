@@ -7,6 +7,8 @@ from mutants import mutants, sample
 
 from course_utils.transformer import ROOT
 
+pytestmark = pytest.mark.authors
+
 CACHES = ROOT / "course_utils" / "kv_cache.py"
 SOURCE = '''
 class Store(Base):

@@ -17,6 +17,8 @@ from course_utils.kv_cache import GrowingCache, PreallocatedCache
 from course_utils.left_padding import LeftPaddedTransformer, left_pad
 from course_utils.transformer import ROOT, load_model
 
+pytestmark = pytest.mark.authors
+
 SHEET = ROOT / "authoring" / "site" / "cheat_sheet.md"
 STEPS = ("New", "Feed", "RollBack", "Reorder", "Uncached", "Generate", "feeds")
 A4 = (595, 842)  # points

@@ -9,6 +9,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from authoring.minutes import minutes, timed
 from course_utils.transformer import ROOT
 
+pytestmark = pytest.mark.authors
+
 NEAR = 5
 
 

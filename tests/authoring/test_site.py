@@ -24,6 +24,8 @@ from authoring.site.stage import ZIP, alt_texts, for_readers, links_on_top, pack
 from course_utils import cache_bugs
 from course_utils.transformer import ROOT
 
+pytestmark = pytest.mark.authors
+
 WIDTHS = (1280, 390)
 SCHEMES = ("dark", "light")
 SOUND = ("serious", "critical")

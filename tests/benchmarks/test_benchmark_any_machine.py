@@ -12,6 +12,8 @@ import pytest
 from benchmarks import any_machine
 from benchmarks.any_machine import CONDITIONS, Condition, add, environment, overview, planned
 
+pytestmark = pytest.mark.authors
+
 FINE = {"failures": [], "found": {"3": "1.5 times as fast\n"}}
 WRONG = {"failures": [(3, "AssertionError: slow"), (5, "NameError: x")], "found": {}}
 

@@ -9,6 +9,8 @@ import torch
 from benchmarks import gpu
 from course_utils import benchmark
 
+pytestmark = pytest.mark.authors
+
 PLACE = ["model", "batch", "tokens", "contender"]
 
 

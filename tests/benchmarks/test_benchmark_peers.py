@@ -19,6 +19,8 @@ from benchmarks.engines import (
     Contender,
 )
 
+pytestmark = pytest.mark.authors
+
 PROMPT = [3, 1, 4, 1, 5]
 
 

@@ -9,6 +9,8 @@ from benchmarks import wild as survey
 from course_utils.going_further import wild
 from course_utils.going_further.wild.installed import library
 
+pytestmark = pytest.mark.authors
+
 
 @pytest.fixture
 def asked(tmp_path):

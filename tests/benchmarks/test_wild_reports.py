@@ -10,6 +10,8 @@ from benchmarks import wild as survey
 from course_utils.going_further.wild.installed import library
 from course_utils.transformer import ROOT
 
+pytestmark = pytest.mark.authors
+
 REPORTS = sorted((ROOT / "benchmarks" / "wild_reports").glob("*.py"))
 IN_THE_SUITE = ("moshi", "rwkv")
 KINDS = {"wrong cache", "wrong generate", "rounding", "not offered", "property"}

@@ -19,6 +19,8 @@ from course_utils.transformer import (
     fuse_attention,
 )
 
+pytestmark = pytest.mark.authors
+
 NOTEBOOK = nbformat.read(ROOT / "notebooks" / "06_latency_sweep.ipynb", as_version=4)
 CELLS = {cell.id: cell.source for cell in NOTEBOOK.cells}
 

@@ -17,6 +17,8 @@ from pathlib import Path
 import matplotlib
 import pytest
 
+pytestmark = pytest.mark.authors
+
 ROOT = Path(__file__).resolve().parents[2]
 NEEDED = ("course.py", "pyproject.toml", "constraints.txt", "model_state_dict.pt", "README.md")
 FOLDERS = ("setup", "course_utils", "data", "notebooks")

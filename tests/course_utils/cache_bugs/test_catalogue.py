@@ -7,6 +7,8 @@ from helpers import cases_for, small_model
 from course_utils.cache_bugs import CATALOGUE, diagnose
 from course_utils.evaluation import evaluate, kv_evaluate
 
+pytestmark = pytest.mark.authors
+
 
 def test_there_are_at_least_forty():
     assert len(CATALOGUE) >= 40

@@ -13,6 +13,8 @@ from course_utils.kv_cache import GrowingCache, PreallocatedCache
 from course_utils.left_padding import LeftPaddedTransformer
 from course_utils.transformer import DecoderOnlyTransformer
 
+pytestmark = pytest.mark.authors
+
 
 def built(model_class, reference):
     return CacheBug("", "", "", "", "", model_class).build(reference)

@@ -3,11 +3,14 @@
 import re
 
 import nbformat
+import pytest
 import torch
 from helpers import random_ids
 
 from course_utils.cache_bugs import CATALOGUE, looks, probes, survey, symptoms
 from course_utils.transformer import ROOT, attention_maps
+
+pytestmark = pytest.mark.authors
 
 UNSEEN = {
     "two_caches_only",

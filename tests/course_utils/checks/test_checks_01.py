@@ -9,6 +9,8 @@ from torch import nn
 
 from course_utils import attention, checks
 
+pytestmark = pytest.mark.authors
+
 
 def wrong_softmaxes():
     def naive(x):

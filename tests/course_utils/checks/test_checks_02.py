@@ -8,6 +8,8 @@ from torch import nn
 from course_utils import checks
 from course_utils.transformer import DecoderLayer, FeedForward
 
+pytestmark = pytest.mark.authors
+
 EPS = 1e-5
 
 

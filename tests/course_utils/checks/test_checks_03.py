@@ -9,6 +9,8 @@ import torch
 from course_utils import checks
 from course_utils.generation import keep_top_k, keep_top_p, next_token
 
+pytestmark = pytest.mark.authors
+
 INF = math.inf
 
 

@@ -15,6 +15,8 @@ from course_utils.checks.n04_wrong_caches import GROWING
 from course_utils.checks.n04_wrong_preallocated import PREALLOCATED
 from course_utils.kv_cache import GrowingCache, PreallocatedCache
 
+pytestmark = pytest.mark.authors
+
 KEYS = "self.keys[layer] = torch.cat([self.keys[layer], k], dim=2)"
 VALUES = "self.values[layer] = torch.cat([self.values[layer], v], dim=2)"
 BOTH = "return self.keys[layer], self.values[layer]"

@@ -12,6 +12,8 @@ from course_utils.attention import MultiHeadAttention, attention, causal_mask
 from course_utils.cache_bugs import WithAttention
 from course_utils.kv_cache import GrowingCache, PreallocatedCache
 
+pytestmark = pytest.mark.authors
+
 
 class Reordered(GrowingCache):
     """What a reorder does to each tensor, as an argument."""

@@ -12,6 +12,8 @@ from course_utils.cache_bugs import WithAttention, WithCache
 from course_utils.kv_cache import GrowingCache, PreallocatedCache
 from course_utils.transformer import DecoderOnlyTransformer
 
+pytestmark = pytest.mark.authors
+
 
 def model_with(cache_class):
     return type("Cured2", (WithCache,), {"cache_class": cache_class})

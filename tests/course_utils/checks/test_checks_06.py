@@ -10,6 +10,8 @@ from torch import nn
 
 from course_utils import benchmark, checks
 
+pytestmark = pytest.mark.authors
+
 
 def stopwatch(start, clock):
     begin = clock()

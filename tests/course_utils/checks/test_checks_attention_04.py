@@ -18,6 +18,8 @@ from course_utils.checks.n04_wrong_attention import WRONG_ATTENTION
 from course_utils.checks.n04_wrong_caches import GROWING
 from course_utils.kv_cache import GrowingCache, PreallocatedCache
 
+pytestmark = pytest.mark.authors
+
 APPENDED = "k, v = cache.append(layer, k, v)"
 ATTENDED = "self.attend(q, k, v)"
 MASKED = "attention.attention(q, k, v, {})"

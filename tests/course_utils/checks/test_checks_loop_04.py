@@ -13,6 +13,8 @@ from course_utils import checks
 from course_utils.checks.n04_wrong_loops import WRONG_LOOPS
 from course_utils.generation import decode_loop, next_token
 
+pytestmark = pytest.mark.authors
+
 RUN = "logits, past_kv = model(ids, past_kv=past_kv, use_cache=use_cache)"
 PICK = "token = next_token(logits[:, -1], **sampling)"
 FEED = "ids = token[:, None] if use_cache else torch.cat([ids, token[:, None]], dim=1)"

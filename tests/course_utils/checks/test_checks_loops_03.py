@@ -8,6 +8,8 @@ import torch
 from course_utils import checks
 from course_utils.generation import beam_search, generate, next_token
 
+pytestmark = pytest.mark.authors
+
 
 def loop(
     score=lambda model, ids: model(ids)[0][:, -1],

@@ -8,6 +8,8 @@ from torch import nn
 from course_utils import checks
 from course_utils.transformer import DecoderLayer, DecoderOnlyTransformer
 
+pytestmark = pytest.mark.authors
+
 
 class NoPositions(DecoderOnlyTransformer):
     def embed(self, input_ids, start=0):

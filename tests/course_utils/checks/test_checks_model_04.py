@@ -19,6 +19,8 @@ from course_utils.checks.n04_wrong_models import WRONG_FORWARDS
 from course_utils.kv_cache import GrowingCache
 from course_utils.transformer import DecoderOnlyTransformer
 
+pytestmark = pytest.mark.authors
+
 RANGE = "torch.arange(start, start + input_ids.size(1), device=input_ids.device)"
 SUM = "self.dropout(self.token_embedding(input_ids) + self.pos_embedding(positions))"
 TOKENS = "self.token_embedding(input_ids)"

@@ -4,6 +4,7 @@ import math
 import time
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -12,6 +13,8 @@ from course_utils import checks
 from course_utils.attention import MultiHeadAttention, attention_weights
 from course_utils.kv_cache import GrowingCache, PreallocatedCache
 from course_utils.transformer import DecoderLayer, DecoderOnlyTransformer
+
+pytestmark = pytest.mark.authors
 
 
 def test_attention():

@@ -9,6 +9,8 @@ from nbformat import v4
 from course_utils.checks import how_far
 from course_utils.transformer import ROOT
 
+pytestmark = pytest.mark.authors
+
 PASSED = v4.new_output("stream", text="softmax is right: ...\n")
 WARNED = v4.new_output("stream", name="stderr", text="a warning\n")
 FAILED = v4.new_output("error", ename="AssertionError", evalue="not yet", traceback=[])

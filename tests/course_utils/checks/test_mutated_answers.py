@@ -8,6 +8,8 @@ from apart import Apart
 from mutants import sample
 from mutated_answers import exercises, reasons, verdict
 
+pytestmark = pytest.mark.authors
+
 SAMPLE = 2
 SECONDS = 120
 

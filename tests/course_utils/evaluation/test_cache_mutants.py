@@ -7,6 +7,8 @@ A sample, the same each time: so many of each cache, half of them with `-m thoro
 import pytest
 from mutated_caches import CACHES, verdict
 
+pytestmark = pytest.mark.authors
+
 OF_EACH = 6
 LOUD = {"name", "attribute", "call", "keyword argument"}  # most of these raise an error at once
 NO_LAYER = "self, x: Tensor, cache: Any=None, layer: int="

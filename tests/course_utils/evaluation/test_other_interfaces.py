@@ -9,6 +9,8 @@ from course_utils.evaluation import kv_evaluate
 from course_utils.kv_cache import GrowingCache
 from course_utils.transformer import DecoderOnlyTransformer
 
+pytestmark = pytest.mark.authors
+
 
 class LogitsAlone(DecoderOnlyTransformer):
     """Without a cache it returns no pair; its `generate` is greedy, and knows no generator."""

@@ -11,6 +11,8 @@ from reported_bugs.uses import again, cut, generated, pick, script, together
 
 from course_utils.left_padding import LeftPaddedTransformer
 
+pytestmark = pytest.mark.authors
+
 
 def pair(name, model_class=None):
     """A right model, and one of the class `model_class` (the reported one) with its weights."""

@@ -8,6 +8,8 @@ import torch
 from helpers import random_ids, small_model
 from right_caches import RIGHT
 
+pytestmark = pytest.mark.authors
+
 ROOM = 24
 ROUNDS = 11  # of two caches each
 ERRORS = (ValueError, IndexError, AssertionError, RuntimeError)

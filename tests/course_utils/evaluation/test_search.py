@@ -15,6 +15,8 @@ from right_caches import RIGHT
 from course_utils.evaluation import evaluate, kv_evaluate, trial
 from course_utils.evaluation.random_scripts import search
 
+pytestmark = pytest.mark.authors
+
 OUTSIDE = {
     "prefix_survives_a_cast": "the weights change while what was computed before is kept",
     "mask_stays_on_its_first_device": "the model moves to another device after its cache was used",

@@ -30,6 +30,8 @@ from course_utils.evaluation import (
 )
 from course_utils.evaluation.texts import texts
 
+pytestmark = pytest.mark.authors
+
 LEAST = 30  # so many scripts of other kinds are left, at the least
 CASES = ((1, 1), (1, 7), (2, 5))
 

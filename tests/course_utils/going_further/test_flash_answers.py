@@ -9,6 +9,8 @@ from edited import edited
 from course_utils.going_further.flash import checks
 from course_utils.going_further.flash import flash_attention as room
 
+pytestmark = pytest.mark.authors
+
 AMAX = "scores.amax(dim=-1, keepdim=True)"
 MAXIMUM = f"torch.maximum(row_max, {AMAX})"
 SHIFT = "new_max.masked_fill(new_max == -math.inf, 0.0)"

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from course_utils.going_further import gpt2
 from course_utils.going_further.gpt2 import bpe, checks
 
+pytestmark = pytest.mark.authors
+
 
 def only_first(pieces, pair):
     for i in range(len(pieces) - 1):

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from course_utils.going_further.parallel import checks
 from course_utils.going_further.parallel import tensor_parallel as tp
 
+pytestmark = pytest.mark.authors
+
 
 def refused(check, answers, words):
     with pytest.raises(AssertionError, match=words):

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from course_utils.going_further.serving import checks, speculative, static
 from course_utils.going_further.serving.block_tables import BlockPool, BlockTables, OutOfBlocks
 
+pytestmark = pytest.mark.authors
+
 
 def refused(check, answer, words):
     with pytest.raises(AssertionError, match=words) as error:

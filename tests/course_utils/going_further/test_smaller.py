@@ -62,6 +62,7 @@ def judged(model):
     return kv_evaluate(model, smaller_caches.cases_by_rule(model, random_ids(2, 7)))
 
 
+@pytest.mark.authors
 @pytest.mark.parametrize("name", SMALLER)
 def test_the_cache_computes_what_its_rule_says_however_it_is_fed(name):
     """Groups of 4 need d_head * bits to fill bytes: 8 numbers at 2 bits are two."""
@@ -124,6 +125,7 @@ class Broken:
             return keys, packed_numbers.rounded(values, 2, TOKEN)
 
 
+@pytest.mark.authors
 @pytest.mark.parametrize(
     ("like", "cache"),
     [

@@ -11,6 +11,8 @@ from course_utils.going_further.smaller.grouped_heads import pool_heads
 from course_utils.going_further.smaller.packed_numbers import pack, unpack
 from course_utils.going_further.smaller.window import WindowCache, band_mask
 
+pytestmark = pytest.mark.authors
+
 
 def in_place(x, h, g):
     return pool_heads(x.mul_(1.5), h, g)

@@ -7,6 +7,8 @@ from edited import edited
 from course_utils.going_further.speed import checks
 from course_utils.going_further.speed import roofline as room
 
+pytestmark = pytest.mark.authors
+
 SPLIT = "weight.view(parts, -1, weight.size(1))"
 EXPANDED = "x.T.expand(parts, -1, -1)"
 BMM = f"torch.bmm(split, {EXPANDED}).view(1, -1)"

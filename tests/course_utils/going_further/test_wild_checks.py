@@ -7,6 +7,8 @@ import pytest
 
 from course_utils.going_further.wild import checks, window
 
+pytestmark = pytest.mark.authors
+
 
 def not_counted(kept, length):
     kept.past.crop(length - kept.length)

@@ -13,6 +13,8 @@ from course_utils.going_further import wild
 from course_utils.going_further.wild import installed
 from course_utils.going_further.wild.installed import library
 
+pytestmark = pytest.mark.authors
+
 SHORT = ("--mode", "kv_evaluate", "--max_seq_len", "8")
 
 

@@ -5,6 +5,8 @@ from copied_models import PLANTS, Plant
 
 from course_utils.going_further import wild
 
+pytestmark = pytest.mark.authors
+
 ROOM = 24
 IN_FIVE_SEEDS = ("window of the cache one short", "rollback keeps one", "positions from 0")
 

@@ -9,6 +9,8 @@ from mutated_library import LAYERS, LOUD, equivalent, replaced, verdict
 
 from course_utils.going_further.wild.installed import library
 
+pytestmark = pytest.mark.authors
+
 OF_EACH = 6
 CASES = [(number, place) for number in range(len(LAYERS)) for place in range(OF_EACH)]
 

@@ -78,6 +78,7 @@ def test_the_operations_are_those_of_the_model_alone(recorder, watched, right):
         assert watched.uncached.calls[number].operations == plain.operations
 
 
+@pytest.mark.authors
 @pytest.mark.parametrize("name", HEARD)
 def test_a_wrong_cache_is_wrong_first_where_kv_evaluate_says_it_is(name, recorder, right):
     bug = cache_bugs.CATALOGUE[name].build(right)
