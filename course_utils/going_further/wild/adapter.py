@@ -143,14 +143,9 @@ class Adapted(nn.Module):
         made = getattr(self.model, "create_masks_for_generate", None)
         if made is None or not kept.past.is_compileable:
             return mask
-        size, like = (len(mask), mask.size(1) - kept.length, 0), next(self.model.parameters())
-        return made(
-            config=self.model.config,
-            inputs_embeds=like.new_empty(size),
-            attention_mask=mask,
-            past_key_values=kept.past,
-            position_ids=position_ids,
-        )
+        like = next(self.model.parameters()).new_empty(len(mask), mask.size(1) - kept.length, 0)
+        more = {"past_key_values": kept.past, "position_ids": position_ids}
+        return made(config=self.model.config, inputs_embeds=like, attention_mask=mask, **more)
 
     def called(self, input_ids: Tensor, **how: Any) -> Any:
         given = {name: value for name, value in how.items() if self.accepts(name)}
