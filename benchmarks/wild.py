@@ -92,12 +92,23 @@ def survey_one(name: str, cache: str, full: bool = False) -> dict[str, object]:
         works = works_uncached(model)
         verdict = "unfit" if not works else "wrong" if cache == "own" else "not offered"
         return row | {"verdict": verdict, "why": in_a_line(error)}
+    if cache == "static" and (why := refused(adapted)):
+        return row | {"keeps": None, "verdict": "not offered", "why": why}
     try:
         row["layers"] = kinds_of_layers(model, row["keeps"])
         line = f"adapted({name!r}, cache={cache!r})"
         return row | summary(wild.judge(adapted, name, cache, line=line, brief=not full))
     except wild.Unfit as error:
         return row | {"verdict": "unfit", "why": in_a_line(error)}
+
+
+def refused(model: wild.Adapted) -> str:
+    """Why a first token cannot go into a cache of this kind, or nothing."""
+    try:
+        model(torch.zeros(1, 1, dtype=torch.long), use_cache=True)
+    except Exception as error:
+        return in_a_line(error)
+    return ""
 
 
 def kinds_of_layers(model: torch.nn.Module, keeps: str) -> str:

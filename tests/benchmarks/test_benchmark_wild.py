@@ -83,6 +83,13 @@ def test_a_type_without_a_cache_says_so():
     assert "its forward takes none" in row["why"]
 
 
+def test_a_type_that_refuses_the_first_token_does_not_offer_a_static_cache():
+    row = survey.survey_one("minimax", "static")
+    assert (row["verdict"], row["keeps"]) == ("not offered", None)
+    assert row["why"].startswith("ValueError: MiniMax uses cache of its own")
+    assert survey.survey_one("minimax", "own")["verdict"] == "wrong"
+
+
 def test_a_type_that_works_without_a_cache_only_is_wrong():
     row = survey.survey_one("blt", "own")
     assert row["verdict"] == "wrong"
