@@ -92,9 +92,10 @@ def survey_one(name: str, cache: str, full: bool = False) -> dict[str, object]:
         works = works_uncached(model)
         verdict = "unfit" if not works else "wrong" if cache == "own" else "not offered"
         return row | {"verdict": verdict, "why": in_a_line(error)}
-    if cache == "static" and (why := refused(adapted)):
-        return row | {"keeps": None, "verdict": "not offered", "why": why}
     try:
+        if cache == "static" and (why := refused(adapted)):
+            wild.measure(adapted)
+            return row | {"keeps": None, "verdict": "not offered", "why": why}
         row["layers"] = kinds_of_layers(model, row["keeps"])
         line = f"adapted({name!r}, cache={cache!r})"
         return row | summary(wild.judge(adapted, name, cache, line=line, brief=not full))
