@@ -109,9 +109,111 @@ WRONG = {
         ),
         ("in self.layers:", "in self.layers[:4]:", "num_layers=5"),
     ],
+    "keep_top_k": [
+        ("min(k, logits.size(-1))", "min(k, logits.size(-1), 50)", "5, 150"),
+        ("logits < smallest_kept", "logits < smallest_kept - 1e-3", "is "),
+    ],
+    "keep_top_p": [
+        ("    ordered = ordered", "    likelier[:, 50:] = 9.0\n    ordered = ordered", "5, 150"),
+        ("likelier >= p", "(likelier >= p) | (probability < 1e-4)", "-9.5.*1.0"),
+    ],
+    "next_token": [
+        (
+            "    return torch",
+            f"    if {cut} is not None:\n        generator = None\n    return torch",
+            cut,
+        )
+        for cut in ("top_k", "top_p")
+    ],
+    "generate": [
+        ("model(ids)", "model(ids[:, -256:])", r"\(1, 1100\).*256, 256, 256. tokens"),
+        (
+            "        token =",
+            "        if 'top_k' in sampling:\n            sampling.pop('generator', None)\n"
+            "        token =",
+            "top_k=5.: two generators with the same seed",
+        ),
+    ],
+    "beam_search": [
+        ("model(ids)", "model(ids[:, -256:])", r"\(1, 1100\)"),
+        ("range(max_new_tokens)", "range(min(max_new_tokens, 4))", ", 6, 60"),
+    ],
+    "growing_cache": [
+        (
+            "        return self.keys[layer]",
+            "        self.keys[layer] = self.keys[layer][:, :, -128:]\n"
+            "        return self.keys[layer]",
+            "1170 positions",
+        ),
+    ],
+    "cached_attention": [
+        (
+            "self.attend(q, k, v)",
+            "nn.functional.dropout(self.attend(q, k, v), 0.1, self.training)",
+            "In t",
+        ),
+        (
+            "k, v = cache.append(layer, k, v)",
+            "cache.append(layer, k, v)\n            k, v = cache.keys[layer], cache.values[layer]",
+            "the output",
+        ),
+        (
+            "        if cache is not None:",
+            "        self.kept = cache = getattr(self, 'kept', None) if cache is None else cache\n"
+            "        if cache is not None:",
+            "the output without a cache, afterwards",
+        ),
+        ("attend(q, k, v)", "attend(q, k[:, :, -256:], v[:, :, -256:])", "1101|1170"),
+    ],
+    "cached_model": [
+        ("start, start + input_ids.size(1)", "start, min(start + input_ids.size(1), 512)", "1100"),
+        ("layer(x, past_kv, i)", "layer(x, past_kv, min(i, 3))", "5 layers"),
+    ],
+    "decode_loop": [
+        (
+            "        token = next",
+            "        if not use_cache:\n            sampling.pop('generator', "
+            "None)\n        token = next",
+            "use_cache=False",
+        ),
+        ("dim=1)", "dim=1)[:, -256:]", "1, 1100"),
+        ("range(max_new_tokens)", "range(max(max_new_tokens, 1))", ", 0, "),
+    ],
+    "preallocated_cache": [
+        ("model.max_seq_len, model", "min(model.max_seq_len, 512), model", "1100")
+    ],
+    "patient_1": [
+        (
+            "causal_mask(num_keys, num_keys, q.device)[-num_queries:]",
+            "causal_mask(256, 256, q.device)[num_keys - num_queries : num_keys, :num_keys]",
+            "keys, raised",
+        ),
+    ],
+    "patient_4": [
+        (
+            "attention(q, k",
+            "attention(torch.nn.functional.dropout(q, 0.2, self.training), k",
+            "In training",
+        ),
+    ],
+    "reorder": [
+        (
+            "        self.keys =",
+            "        if self.length == 0:\n            return\n        self.keys =",
+            "of 0 positions",
+        ),
+        (
+            "for values in self.values]",
+            "for values in self.values[:4]] + self.values[4:]",
+            "5 layers",
+        ),
+    ],
+    "token_times": [("clock() - begin for", "round(clock() - begin, 6) for", "expected")],
+    "measure": [("append(clock() - begin)", "append(round(clock() - begin, 6))", "expected")],
+    "operations": [("2 * model.num_layers", "2 * min(model.num_layers, 4)", "num_layers=5")],
 }
 # Right ones that a check has refused, by their place among the other answers.
-RIGHT = [("model", 0), ("model", 1)]
+RIGHT = [("model", 0), ("model", 1), ("growing_cache", 1), ("patient_1", 3)]
 
 
 @pytest.mark.parametrize(
