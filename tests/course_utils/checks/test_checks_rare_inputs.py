@@ -182,13 +182,6 @@ WRONG = {
     "preallocated_cache": [
         ("model.max_seq_len, model", "min(model.max_seq_len, 512), model", "1100")
     ],
-    "patient_1": [
-        (
-            "causal_mask(num_keys, num_keys, q.device)[-num_queries:]",
-            "causal_mask(256, 256, q.device)[num_keys - num_queries : num_keys, :num_keys]",
-            "keys, raised",
-        ),
-    ],
     "patient_4": [
         (
             "attention(q, k",
