@@ -204,6 +204,21 @@ WRONG = {
     "token_times": [("clock() - begin for", "round(clock() - begin, 6) for", "expected")],
     "measure": [("append(clock() - begin)", "append(round(clock() - begin, 6))", "expected")],
     "operations": [("2 * model.num_layers", "2 * min(model.num_layers, 4)", "num_layers=5")],
+    "merge": [("outputs).sum(dim=0)", "outputs)[:4].sum(dim=0)", "")],
+    "pool_heads": [("groups.mean(dim=1)", "groups[:, :4].mean(dim=1)", "")],
+    "band_mask": [
+        ("key > query - window", "key > query - min(window, 64)", "window=100"),
+        ("(key < sinks)", "(key < min(sinks, 8))", "sinks=9"),
+    ],
+    "window_cache": [
+        (
+            "(position - self.sinks) % window",
+            "(position - self.sinks) % window * (position < 99)",
+            "",
+        ),
+        ("= v[:, :, 0]", "= v[:1, :, 0] if len(v) > 3 else v[:, :, 0]", ""),
+    ],
+    "accept_greedy": [("right + 1]", "min(int(right) + 1, 8)]", "11")],
 }
 # Right ones that a check has refused, by their place among the other answers.
 RIGHT = [("model", 0), ("model", 1), ("growing_cache", 1), ("patient_1", 3)]
