@@ -87,4 +87,4 @@ def check_feed_forward(feed_forward_class: type[nn.Module]) -> str:
     sizes = ((2, 4), (2, 4), (1, 1), (5, 3), (1, LONG))
     inputs = [random(seed, *size, 3) for seed, size in enumerate(sizes)]
     right_again(feed_forward_class, right, replace(use, training=False), inputs)
-    return "FeedForward is right, used once and again, and so are its gradients."
+    return "FeedForward is right, and so are its gradients."
