@@ -3,9 +3,10 @@
 from .n01_attention import check_attention
 from .n01_heads import check_multi_head
 from .n01_softmax import check_causal_mask, check_softmax
+from .n02_feed_forward import check_feed_forward
 from .n02_layer import check_decoder_layer
+from .n02_layer_norm import check_layer_norm
 from .n02_model import check_model
-from .n02_transformer_block import check_feed_forward, check_layer_norm
 from .n03_beam_search import check_beam_search
 from .n03_generation import check_generate
 from .n03_next_token import check_next_token

@@ -207,6 +207,7 @@ def _tensors(found: object, expected: Tensor, exact: Tensor, floor: float) -> st
     if found.is_floating_point() and found.isnan().any() and not expected.isnan().any():
         return f"holds NaN (not a number), expected {_numbers(expected)}"
     far = (found.double() - expected.double()).abs().nan_to_num(math.inf)
+    far = far.masked_fill(found == expected, 0.0)  # two infinities, too
     if found.numel() <= MOST_SHOWN:
         mine, theirs, where = written(found), written(expected), ""
     else:

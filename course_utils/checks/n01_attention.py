@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -159,7 +160,10 @@ WRONG_WEIGHTS = [
     ),
     (_masked_too_late(False), BEFORE),
     (_masked_too_late(True), BEFORE),
-    *((_masked_with(x), CAN_WIN) for x in (0.0, -1.0, -10.0, -20.0, -50.0, -100.0, -1e3, -1e4)),
+    *(
+        (_masked_with(x), CAN_WIN)
+        for x in (0.0, -1.0, -10.0, -20.0, -50.0, -100.0, -1e3, -1e4, -1e5, -1e6, -1e9)
+    ),
 ]
 WRONG_ATTENTION = [
     (lambda call: right.attention(*call.args[:3]), "The mask is not handed on."),
@@ -174,12 +178,29 @@ WRONG_ATTENTION = [
 def _first() -> list[Call]:
     """Five queries on six keys; then a hidden score that is far above the one that is left."""
     easy = random(0, 5, 3), random(1, 6, 3), random(2, 6, 3)
-    far = (torch.tensor(rows) for rows in ([[1e3]], [[-30.0], [0.0]], [[1.0], [2.0]]))
+    far = (torch.tensor(rows) for rows in ([[1e6]], [[-3e6], [0.0]], [[1.0], [2.0]]))
     return [
         Call("attention", (*easy, None)),
         Call("attention", (*easy, right.causal_mask(5, 6))),
         Call("attention", (*far, torch.tensor([[True, False]]))),
     ]
+
+
+def _in_float32(call: Call) -> Call:
+    return replace(call, args=tuple(x.float() if _real(x) else x for x in call.args))
+
+
+def _real(x: object) -> bool:
+    return isinstance(x, Tensor) and x.is_floating_point()
+
+
+def _many(lead: tuple[int, ...], num_queries: int, num_keys: int, d: int) -> Call:
+    shapes = (num_queries, d), (num_keys, d), (num_keys, d + 1)
+    q, k, v = (random(seed, *lead, *shape) for seed, shape in enumerate(shapes))
+    return Call("attention", (q, k, v, right.causal_mask(num_queries, num_keys)))
+
+
+LARGE = [_many((2, 1, 3), 3, 5, 4), _many((2, 5), 40, 300, 9), _many((3,), 2, 1100, 70)]
 
 
 @verdict
@@ -208,16 +229,26 @@ def check_attention(
         number=50,
         advice="It should be the weights, with the mask, times v.",
     )
+    judge(
+        calling(attention),
+        output,
+        st.sampled_from(LARGE),
+        first=LARGE,
+        exact=lambda call: output(call.double()),
+        number=1,
+    )
+    steep = [*first[:2], *map(_in_float32, first[:2])]
     for answer, expected, cases in (
-        (attention_weights, right.attention_weights, [_weights_only(c) for c in first[:2]]),
-        (attention, right.attention, first[:2]),
+        (attention_weights, right.attention_weights, [*map(_weights_only, steep)]),
+        (attention, right.attention, steep),
     ):
         judge(
             gradients(answer),
             gradients(expected),
             st.sampled_from(cases),
             first=cases,
-            number=2,
+            exact=lambda call, expected=expected: gradients(expected)(call.double()),
+            number=1,
             advice=DETACHED,
         )
     for masked in (True, False):

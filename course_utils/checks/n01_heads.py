@@ -5,12 +5,19 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ..attention import MultiHeadAttention, attention, causal_mask
+from .again import LONG, right_again
 from .common import verdict
 from .elsewhere import follows_its_device
-from .inputs import OFFSETS, SCALES, Call, every_second_number, in_one_piece, random, tensors
-from .judged import DETACHED, calling, difference, judge
+from .inputs import OFFSETS, SCALES, every_second_number, in_one_piece, random, tensors
+from .judged import DETACHED, judge
 from .modules import Use, learning, made, using
+from .n02_dropout import rests
 
+NAME = "MultiHeadAttention"
+NOTHING_RANDOM = (
+    "In training, MultiHeadAttention gives something else each time. Nothing is random in it; "
+    "dropout is for the layer around it, in notebook 02."
+)
 X_LAYOUTS = (in_one_piece, every_second_number)
 
 
@@ -32,7 +39,7 @@ def uses(draw: st.DrawFn, method: str = "") -> Use:
         x = x.contiguous()
     if draw(st.booleans()) and num_heads == 1:
         del sizes["num_heads"]
-    name = f"MultiHeadAttention{method and '.' + method}"
+    name = f"{NAME}{method and '.' + method}"
     return Use(name, sizes, (x,), seed, dtype=dtype)
 
 
@@ -135,7 +142,8 @@ def check_multi_head(multi_head_class: type[nn.Module]) -> str:
     """Notebook 01, exercise 4. Returns a verdict; raises AssertionError on a wrong module."""
     right = MultiHeadAttention
     for sizes in ({"d_model": 6, "num_heads": 3}, {"d_model": 4}):
-        made(multi_head_class, right, Use("MultiHeadAttention", sizes, ()))
+        module = made(multi_head_class, right, Use(NAME, sizes, (), training=True))
+        rests(module, random(0, 2, 4, sizes["d_model"]), NOTHING_RANDOM)
     for method, wrongs in (("split_heads", SPLITS), ("merge_heads", MERGES)):
         judge(
             using(multi_head_class, right, method),
@@ -159,33 +167,15 @@ def check_multi_head(multi_head_class: type[nn.Module]) -> str:
         number=5,
         advice=DETACHED,
     )
-    _used_again(multi_head_class)
+    sizes = ((2, 4), (2, 4), (2, 2), (5, 6), (1, LONG))
+    inputs = [random(seed, *size, 6) for seed, size in enumerate(sizes)]
+    right_again(multi_head_class, right, Use(NAME, {"d_model": 6, "num_heads": 3}, ()), inputs)
     follows_its_device(
         lambda module, device: module(torch.empty(2, 5, 12, device=device)),
-        "MultiHeadAttention",
+        NAME,
         multi_head_class(12, 3),
     )
     return (
         "MultiHeadAttention is right: one head, several, and as many as dimensions, one token and "
         "more, used again, its gradients, and on any device."
     )
-
-
-def _used_again(multi_head_class: type[nn.Module]) -> None:
-    """Raise AssertionError if a module that was used is wrong on another length."""
-    use = Use("MultiHeadAttention", {"d_model": 6, "num_heads": 3}, ())
-    module, right = (
-        made(c, MultiHeadAttention, use) for c in (multi_head_class, MultiHeadAttention)
-    )
-    for seq_len in (4, 2, 6):
-        call = Call("MultiHeadAttention", (random(seq_len, 2, seq_len, 6),))
-        expected = right(*call.args)
-        try:
-            how = difference(calling(module)(call), expected, expected)
-        except AssertionError as error:
-            how = str(error)
-        if how:
-            raise AssertionError(
-                f"A MultiHeadAttention that was used on 4 positions gets {seq_len} the next time, "
-                f"and {how}. Keep nothing, such as a mask, from one call to the next."
-            )

@@ -40,7 +40,10 @@ COARSE = [
     *(Call("softmax", (torch.linspace(-8, 8, 200, dtype=dtype),)) for dtype in ROUNDING),
     *(Call("softmax", (torch.zeros(2, 1000, dtype=dtype),)) for dtype in ROUNDING),
 ]
-
+LARGE = [
+    *(Call("softmax", (random(0, *shape),)) for shape in ((2, 3, 4, 5), (2, 1, 3, 2, 4))),
+    *(Call("softmax", (torch.linspace(*ends, 1100),)) for ends in ((-300, 900), (900, -300))),
+]
 
 Part = Callable[[Tensor], Tensor]
 
@@ -165,15 +168,35 @@ def check_softmax(softmax: Callable[[Tensor], Tensor]) -> str:
         number=40,
         advice="Compute 16-bit numbers in float32, and convert the weights at the end.",
     )
-    steep = st.builds(lambda seed: Call("softmax", (random(seed, 2, 3),)), st.integers(0, 99))
-    judge(gradients(softmax), gradients(right.softmax), steep, number=5, advice=DETACHED)
+    steep = st.builds(
+        lambda seed, dtype: Call("softmax", (random(seed, 2, 3).to(dtype),)),
+        st.integers(0, 99),
+        st.sampled_from((torch.float64, torch.float32, *ROUNDING)),
+    )
+    judge(
+        calling(softmax),
+        _rounded,
+        st.sampled_from(LARGE),
+        first=LARGE,
+        exact=lambda call: expected(call.double()),
+        number=1,
+    )
+    judge(
+        gradients(softmax),
+        gradients(right.softmax),
+        steep,
+        exact=lambda call: gradients(right.softmax)(call.double()),
+        number=20,
+        advice=DETACHED,
+    )
     return (
         "softmax is right: any shape and scale, rows on different levels, masked rows, float64, "
         "float32, 16 bits, and its gradient."
     )
 
 
-SIZES = [(4, 4), *((n, m) for m in range(1, 10) for n in range(1, m + 1)), (3, 1200)]
+SIZES = [(4, 4), *((n, m) for m in range(1, 10) for n in range(1, m + 1))]
+SIZES += [(3, 1200), (20, 33), (64, 64), (130, 300), (3, 3000)]
 
 
 @verdict

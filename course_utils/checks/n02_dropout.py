@@ -32,10 +32,9 @@ def dropped(found: Tensor, whole: Tensor, p: float) -> str:
         return f"is dropped twice: {expected}"
     if abs(usual - wanted) > 1e-6:
         return f"is 0 for {share:.0%} of the numbers, and {usual:.3g} times the others: {expected}"
-    chances = torch.tensor([(1 - p) * (1 - p), (1 - p) * p, p * (1 - p), p * p])
     for dim in range(3):
-        one, other = gone.long().chunk(2, dim)
-        if unlikely(torch.bincount((2 * one + other).flatten(), minlength=4), chances):
+        one, other = (~gone).long().chunk(2, dim)
+        if unlikely(torch.bincount((2 * one + other).flatten(), minlength=4), _of_pairs(p)):
             return f"is 0 for {share:.0%} of the numbers, or for whole rows at once: {expected}"
     return ""
 
@@ -75,3 +74,32 @@ def layer_drops(layer: nn.Module, p: float) -> None:
                 f"With dropout={p}, in training, what {part} adds {how}. Dropout goes on what "
                 "each part adds, and nowhere else, with the dropout that was handed in."
             )
+    _drops_apart(layer, p)
+
+
+def _drops_apart(layer: nn.Module, p: float) -> None:
+    """Raise AssertionError if what the two parts add is dropped in the same places.
+
+    Here the feed-forward part adds one number everywhere, far from what attention adds.
+    """
+    last, far = layer.feed_forward.fc2, 1e3
+    x = random(0, 8, 8, last.weight.size(0), dtype=last.weight.dtype)
+    before = [parameter.detach().clone() for parameter in last.parameters()]
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.fill_(far)
+        added = layer.train()(x) - x
+        for parameter, value in zip(last.parameters(), before, strict=True):
+            parameter.copy_(value)
+    one, other = added.abs() > far / 2, (added - far / (1 - p)).abs() > 1e-6
+    other = torch.where(one, other, added.abs() > 1e-6)
+    if unlikely(torch.bincount((2 * one + other).flatten(), minlength=4), _of_pairs(p)):
+        raise AssertionError(
+            f"With dropout={p}, in training, what attention adds and what the feed-forward part "
+            "adds are dropped in the same places. Call self.dropout for each."
+        )
+
+
+def _of_pairs(p: float) -> Tensor:
+    """How likely it is that both numbers of a pair are dropped, the first, the other, neither."""
+    return torch.tensor([p * p, p * (1 - p), (1 - p) * p, (1 - p) * (1 - p)])

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ..transformer import DecoderLayer
+from .again import LONG, right_again
 from .common import verdict
 from .elsewhere import follows_its_device
 from .inputs import random
@@ -166,7 +167,11 @@ def check_decoder_layer(layer_class: type[nn.Module]) -> str:
         number=5,
         advice=DETACHED,
     )
-    for more in ({"num_heads": 3, "dropout": 0.25}, {}):
+    use = Use("DecoderLayer", {"d_model": 24, "d_ff": 7, "num_heads": 4}, ())
+    shapes = ((2, 4), (2, 4), (1, 1), (5, 6), (1, LONG))
+    inputs = [random(seed, *shape, 24) for seed, shape in enumerate(shapes)]
+    right_again(layer_class, right, use, inputs)
+    for more in ({"num_heads": 3, "dropout": 0.25}, {"num_heads": 2, "dropout": 0.6}, {}):
         use = Use("DecoderLayer", sizes | more, (), training=True)
         layer_drops(made(layer_class, right, use), more.get("dropout", DEFAULT))
     follows_its_device(

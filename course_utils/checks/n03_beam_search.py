@@ -12,7 +12,15 @@ from .. import generation as right
 from .common import shape_or_type, verdict
 from .elsewhere import follows_its_device
 from .judged import Answer, judge
-from .watched import ROOM, Watched, asked, left_as_it_was, without_complaint
+from .watched import (
+    ROOM,
+    Watched,
+    asked,
+    left_as_it_was,
+    long_prompt,
+    without_complaint,
+    written_prompts,
+)
 
 BeamSearch = Callable[..., tuple[Tensor, Tensor]]
 
@@ -39,11 +47,12 @@ class _Search:
     training: bool = False
 
     def __str__(self) -> str:
-        words = f"with a model of {self.num_words} words,"
-        return f"beam_search(model, {[list(self.prompt)]}, {self.new}, {self.num_beams}), {words}"
+        given = f"{written_prompts([self.prompt])}, {self.new}, {self.num_beams}"
+        return f"beam_search(model, {given}), with a model of {self.num_words} words,"
 
     def model(self) -> Watched:
-        return Watched(self.seed, self.num_words, self.training)
+        room = max(ROOM, len(self.prompt) + self.new)
+        return Watched(self.seed, self.num_words, self.training, room)
 
     def logs(self, ids: Tensor, kind: Callable = torch.log_softmax) -> Tensor:
         """The logarithm of each new word's probability (B, new) in such texts."""
@@ -223,7 +232,11 @@ def check_beam_search(beam_search: BeamSearch) -> str:
                 "In each step the best candidates of all beams are kept.",
             ),
         ],
-        first=[_Search(0, 5, (1, 3, 2), 3, beams) for beams in (1, 2, 25)],
+        first=[
+            *(_Search(0, 5, (1, 3, 2), 3, beams) for beams in (1, 2, 25)),
+            _Search(0, 50, (1, 3, 2), 6, 60),
+            _Search(0, 50, long_prompt(50), 2, 2),
+        ],
         number=40,
     )
     follows_its_device(

@@ -9,12 +9,22 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from .. import generation as right
-from .common import shape_or_type, verdict
+from .common import verdict
 from .elsewhere import follows_its_device
+from .inputs import Call
 from .judged import Answer, judge
-from .n03_sampling import clear
-from .shares import Chances, Shares, chances, repeatable, seeded
-from .watched import ROOM, Watched, asked, left_as_it_was, without_complaint
+from .shares import Chances, Shares, chances, clear, repeatable, seeded
+from .watched import (
+    ROOM,
+    Watched,
+    asked,
+    explain_runs,
+    explain_texts,
+    left_as_it_was,
+    long_prompt,
+    without_complaint,
+    written_prompts,
+)
 
 Options = dict[str, float]
 
@@ -33,7 +43,8 @@ class _Telling:
     draws: int = 1000
 
     def model(self) -> Watched:
-        return Watched(self.seed, self.num_words, self.training)
+        room = max(ROOM, len(self.prompts[0]) + self.new)
+        return Watched(self.seed, self.num_words, self.training, room)
 
     def texts(self) -> Iterator[list[list[int]]]:
         """All texts after which a word may be drawn, those of one length together."""
@@ -58,7 +69,7 @@ class _Telling:
         )
 
     def __str__(self) -> str:
-        prompts = [list(prompt) for prompt in self.prompts]
+        prompts = written_prompts(self.prompts)
         options = "".join(f", {name}={value}" for name, value in self.options.items())
         mode = " (the model is in training mode)" if self.training else ""
         return f"generate(model, {prompts}, {self.new}{options}){mode}"
@@ -92,42 +103,9 @@ def _told(generate: Callable[..., Tensor], telling: _Telling, draws: int) -> Ten
     before = prompts.clone()
     found = asked(generate, model, prompts, telling.new, *given, **options)
     left_as_it_was(model, prompts, telling.training, before)
-    _explain_texts(found, before, telling.new)
-    _explain_runs(found, model.fed, before.size(1))
+    explain_texts(found, before, telling.new)
+    explain_runs(found, model.fed, before.size(1))
     return found.view(draws, len(telling.prompts), -1)
-
-
-def _explain_texts(found: object, prompts: Tensor, new: int) -> None:
-    """Raise AssertionError unless it is token ids that begin with the prompts."""
-    shape = (len(prompts), prompts.size(1) + new)
-    if not isinstance(found, Tensor) or found.shape != shape:
-        raise AssertionError(
-            f"gives {shape_or_type(found)}, expected {shape}: prompt and continuation together, "
-            "and all the new tokens that were asked for"
-        )
-    if found.dtype != torch.int64:
-        raise AssertionError(f"has dtype {found.dtype}; token ids are torch.int64")
-    if not torch.equal(found[:, : prompts.size(1)], prompts):
-        raise AssertionError("does not begin with the prompt")
-
-
-def _explain_runs(found: Tensor, fed: list[Tensor], prompt_len: int) -> None:
-    """Raise AssertionError unless each run was on all that the texts held by then."""
-    lengths, wanted = [ids.size(1) for ids in fed], list(range(prompt_len, found.size(1)))
-    if lengths != wanted:
-        raise AssertionError(
-            f"runs the model on {lengths} tokens, expected {wanted}: one run per new token, each "
-            "on the whole text so far"
-        )
-    for ids, length in zip(fed, lengths, strict=True):
-        text = found[:, :length]
-        if ids.shape != text.shape:
-            raise AssertionError(f"runs the model on {len(ids)} rows, expected {len(text)}")
-        for mine, theirs in zip(ids[(ids != text).any(1)], text[(ids != text).any(1)], strict=True):
-            raise AssertionError(
-                f"runs the model on {mine.tolist()} where the text so far is {theirs.tolist()}: "
-                "what was drawn is appended, and fed in the next step"
-            )
 
 
 def _greedy(generate: Callable[..., Tensor]) -> Answer:
@@ -265,6 +243,7 @@ def check_generate(generate: Callable[..., Tensor]) -> str:
             _Telling(0, 20, ((4,), (0,)), 3, greedy),
             _Telling(0, 20, ((5, 7),), ROOM - 2, greedy),
             _Telling(0, 20, ((5, 7),), 0, greedy),
+            _Telling(0, 50, (long_prompt(50),), 3, greedy),
         ],
         number=25,
     )
@@ -282,7 +261,13 @@ def check_generate(generate: Callable[..., Tensor]) -> str:
         number=15,
     )
     model, prompt = Watched(0, 20), torch.tensor([[1, 3, 2]]).repeat(20, 1)
-    repeatable(lambda generator: generate(model, prompt, 5, 2.0, generator=generator), "generate")
+    for given in ({}, {"top_k": 5}, {"top_p": 0.9}):
+        repeatable(
+            lambda generator, given=given: generate(
+                model, prompt, 5, 2.0, generator=generator, **given
+            ),
+            str(Call("generate", ("model", "prompt", 5, 2.0), given)).replace("'", ""),
+        )
     follows_its_device(
         lambda model, device: generate(model, prompt.to(device), 3, 1.0, top_k=2),
         "generate",

@@ -12,8 +12,8 @@ from .common import shape_or_type, verdict
 from .elsewhere import follows_its_device
 from .inputs import Call
 from .judged import Answer, judge
-from .n03_sampling import FLOATS, clear
-from .shares import Chances, Shares, chances, repeatable, seeded
+from .n03_sampling import FLOATS
+from .shares import Chances, Shares, chances, clear, repeatable, seeded
 from .watched import asked
 
 DRAWS = 1000
@@ -45,7 +45,7 @@ def _choices(draw: st.DrawFn, temperatures: tuple[float, ...]) -> _Choice:
     num_words = draw(st.integers(1, 5))
     steps = st.lists(st.integers(-6, 6), min_size=num_words, max_size=num_words, unique=True)
     rows = torch.tensor(draw(st.lists(steps, min_size=1, max_size=3)))
-    levels = [[draw(st.sampled_from((0, 1, -5, 100)))] for _ in rows]
+    levels = [[draw(st.sampled_from((0, 1, -5, 100, 1000)))] for _ in rows]
     logits = rows * draw(st.sampled_from((0.5, 0.2, 20.0))) + torch.tensor(levels)
     options = {
         "temperature": draw(st.sampled_from(temperatures)),
@@ -244,9 +244,12 @@ def check_next_token(next_token: Callable[..., Tensor]) -> str:
         ],
         number=25,
     )
-    repeatable(
-        lambda generator: next_token(logits.repeat(50, 1), 1.0, generator=generator), "next_token"
-    )
+    many = logits.repeat(50, 1)
+    for given in (*options[:1], *options[3:6], {"top_k": 2, "top_p": 0.95}):
+        repeatable(
+            lambda generator, given=given: next_token(many, generator=generator, **given),
+            str(Call("next_token", ("logits",), given)).replace("'", ""),
+        )
     follows_its_device(
         lambda _, device: next_token(torch.empty(2, 5, device=device), 2.0, 3, 0.5), "next_token"
     )

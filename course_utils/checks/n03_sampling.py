@@ -1,5 +1,6 @@
 """What the check cells of the two cuts call: which words stay (notebook 03)."""
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -10,12 +11,12 @@ from torch import Tensor
 from .. import generation as right
 from .common import has_shape, verdict
 from .elsewhere import follows_its_device
-from .inputs import MOST_SHOWN, Call, tensors, written
+from .inputs import MOST_SHOWN, Call, random, tensors, written
 from .judged import Answer, Mistakes, calling, judge
+from .shares import clear
 
 FLOATS = (torch.float32, torch.float64)
 NOT_INFINITE = (0.0, -1.0, -100.0, -1e4, -1e9)  # what may be put where -inf should be
-CLEAR = 1e-3  # how far p is from the sums with which a word more would be needed
 
 
 @st.composite
@@ -94,6 +95,11 @@ WRONG_K = [
 ]
 
 
+def _large() -> list[Tensor]:
+    """Rows of as many words as a small vocabulary has, near 0 and far from it."""
+    return [random(0, 5, 150), random(1, 5, 150) + 1000]
+
+
 @verdict
 def check_keep_top_k(keep_top_k: Callable[[Tensor, int], Tensor]) -> str:
     """Notebook 03, exercise 1. Returns a verdict; raises AssertionError on a wrong cut."""
@@ -107,6 +113,14 @@ def check_keep_top_k(keep_top_k: Callable[[Tensor, int], Tensor]) -> str:
         WRONG_K,
         first=[Call("keep_top_k", (torch.tensor(x), k)) for x in first for k in (2, 1, 9)],
         number=100,
+    )
+    large = [Call("keep_top_k", (x, k)) for x in _large() for k in (100, 40, 200)]
+    judge(
+        calling(keep_top_k),
+        calling(right.keep_top_k),
+        st.sampled_from(large),
+        first=large,
+        number=1,
     )
     follows_its_device(
         lambda _, device: keep_top_k(torch.empty(2, 5, device=device), 3), "keep_top_k"
@@ -123,13 +137,6 @@ class _Nucleus(Call):
             return super().__str__()
         rounded = written((shares * 100).round() / 100)
         return f"{super().__str__()}, with the probabilities {rounded},"
-
-
-def clear(logits: Tensor, p: float) -> bool:
-    """Whether p is far enough from each sum of the likeliest words' probabilities."""
-    shares = torch.softmax(logits.double(), -1).sort(descending=True).values
-    likelier = (shares.cumsum(-1) - shares)[logits.sort(descending=True).values > -math.inf]
-    return bool(((likelier - p).abs() > CLEAR).all())
 
 
 def _settled(cut: Answer) -> Answer:
@@ -264,6 +271,7 @@ def check_keep_top_p(keep_top_p: Callable[[Tensor, float], Tensor]) -> str:
     ps = st.sampled_from((0.5, 0.9, 0.3, 0.7, 0.1, 0.95, 0.99, 1.0))
     rows = torch.tensor([[2.0, 4.0, 1.0, 3.0], [0.2, 0.1, 0.3, 0.0]])
     easy = [(rows[:1], p) for p in (0.5, 0.8, 0.95, 1.0)] + [(rows, p) for p in (0.6, 0.9, 1.0)]
+    easy += [(torch.tensor([[0.0, -9.5, -10.0, -9.8]]), 1.0)]
     equal = [(torch.zeros(1, n, dtype=dtype), 0.5) for n in (2, 4) for dtype in FLOATS]
     judge(
         _settled(calling(keep_top_p)),
@@ -274,6 +282,14 @@ def check_keep_top_p(keep_top_p: Callable[[Tensor, float], Tensor]) -> str:
         [(_settled(wrong), advice) for wrong, advice in WRONG_P],
         first=[_Nucleus("keep_top_p", args) for args in [*easy, *equal]],
         number=120,
+    )
+    large = [_Nucleus("keep_top_p", args) for args in itertools.product(_large(), (0.9, 0.99))]
+    judge(
+        _settled(calling(keep_top_p)),
+        _settled(calling(right.keep_top_p)),
+        st.sampled_from(large),
+        first=[call for call in large if clear(*call.args)],
+        number=1,
     )
     follows_its_device(
         lambda _, device: keep_top_p(torch.empty(2, 5, device=device), 0.5), "keep_top_p"

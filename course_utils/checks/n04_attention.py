@@ -15,18 +15,21 @@ from .elsewhere import follows_its_device
 from .inputs import random
 from .judged import difference, judge
 from .modules import Use, learning, made
+from .n01_heads import NOTHING_RANDOM
+from .n02_dropout import rests
 from .n04_caches import model_for
 from .n04_wrong_attention import WRONG_ATTENTION
 from .seen import Seen, judge_seen, some
 
-LAYERS = 3
+LAYERS = 5
+SPARE = 2  # places in a cache that stay empty
 HANDED = "It takes the layer's number first: cache.append(layer, k, v)."
 SCALES = (1.0, 1.0, 30.0, 1e-3)
 
 
 @dataclass(frozen=True)
 class Attending:
-    """Attention on chunks of a text, as one layer of three, with a cache or without one."""
+    """Attention on chunks of a text, as one layer of five, with a cache or without one."""
 
     chunks: tuple[int, ...]
     layer: int | None = 1
@@ -70,7 +73,7 @@ class _Watched:
     """A cache that complains when what it is given cannot be keys and values of a layer."""
 
     def __init__(self, case: Attending):
-        sizes = LAYERS, case.heads, case.d_head, sum(case.chunks), case.dtype
+        sizes = LAYERS, case.heads, case.d_head, sum(case.chunks) + SPARE, case.dtype
         self.case, self.cache = case, case.cache_class(model_for(*sizes), case.rows)
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,7 +128,8 @@ def seen_of(attention_class: type[nn.Module], case: Attending) -> Seen:
         keys, values = cache.held(layer)
         seen[f"the tensor of keys that layer {layer} of the cache holds"] = keys
         seen[f"the tensor of values that layer {layer} of the cache holds"] = values
-    return seen | {"the output": output}
+    alone = _called(module, own)
+    return seen | {"the output": output, "the output without a cache, afterwards,": alone}
 
 
 def _attended(module: nn.Module, x: Tensor, cache: _Watched) -> object:
@@ -172,6 +176,7 @@ TELLING = [
     Attending((2, 3), 2, 2),
     Attending((2, 1), 1, 2, beside=True),
 ]
+LARGE = Attending((1100, 70, 1), 4, 5, by_name=True, dtype=torch.float32)
 HINTS = {
     "which was handed in": "Work on a new tensor: what comes in belongs to the caller.",
     "'NoneType' object has no attribute 'append'": "Without a cache, cache is None: ask `if cache "
@@ -188,6 +193,8 @@ FIRST = [
 @verdict
 def check_cached_attention(attention_class: type[nn.Module], cache_class: type) -> str:
     """Notebook 04, exercise 2. Returns a verdict; raises AssertionError on wrong attention."""
+    use = Use("", {"d_model": 6, "num_heads": 2}, (), training=True)
+    rests(made(attention_class, MultiHeadAttention, use), random(0, 2, 4, 6), NOTHING_RANDOM)
     judge_seen(
         seen_of,
         attention_class,
@@ -198,6 +205,16 @@ def check_cached_attention(attention_class: type[nn.Module], cache_class: type) 
         first=FIRST,
         number=40,
         hints=HINTS,
+    )
+    judge_seen(
+        seen_of,
+        attention_class,
+        MultiHeadAttention,
+        st.just(LARGE),
+        (),
+        (),
+        first=[LARGE],
+        number=1,
     )
     x, name, sizes = random(0, 2, 4, 6), "MultiHeadAttention", {"d_model": 6, "num_heads": 2}
     uses = [Use(name, sizes, (x, *more)) for more in ((), (_Cached(0), 0), (_Cached(3), 0))]
@@ -213,7 +230,7 @@ def check_cached_attention(attention_class: type[nn.Module], cache_class: type) 
     _with_own_cache(attention_class, cache_class)
     return (
         "MultiHeadAttention is right: without a cache and with one, in chunks of all sizes, as "
-        "each of three layers, with two caches in turn, its gradients, and on any device."
+        "each of five layers, with two caches in turn, its gradients, and on any device."
     )
 
 

@@ -114,7 +114,7 @@ def seen_of(cache_class: type, case: Filling) -> Seen:
             at += chunk
         seen = given | seen
         for name in ("length", "batch_size", "nbytes"):
-            if name != "nbytes" or hasattr(cache_class, name):
+            if name != "nbytes" or hasattr(cache_class, name) and case.chunks:
                 seen[name] = _number(name, _asked(name, getattr, cache, name))
         return seen
 
@@ -159,6 +159,9 @@ def _judge(cache_class: type, right: type, mistakes: list[tuple[type, str]]) -> 
         number=70,
         hints=HINTS,
     )
+
+    large = Filling(name, (1100, 70, 1), 5, 5)
+    judge_seen(seen, cache_class, right, st.just(large), (), (), first=[large], number=1)
 
     def use(model: nn.Module, device: torch.device) -> tuple[Tensor, Tensor]:
         cache = cache_class(model, 2)

@@ -1,7 +1,7 @@
 """What the check cell of the loop with a cache calls (notebook 04, exercise 4)."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -9,24 +9,15 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ..attention import softmax
 from ..generation import decode_loop as right
-from ..generation import keep_top_k, keep_top_p
 from ..kv_cache import GrowingCache
 from .common import ADVICE, is_stub, raised, tiny_model, verdict
-from .draws import unlikely
 from .elsewhere import follows_its_device
+from .n04_draws import Loop, draws_as_it_should, follows_its_seed, model_of, told_by
 from .n04_wrong_loops import WRONG_LOOPS
 from .seen import Seen, judge_seen
 
-Loop = Callable[..., Iterator[Tensor]]
-
-SAMPLINGS = (
-    {"temperature": 1.0},
-    {"temperature": 0.6, "top_k": 4},
-    {"temperature": 1.5, "top_p": 0.8},
-)
-ROWS = 500
+LONG = 1100
 RUNS = "the number of tokens in each run of the model"
 TWO_THINGS = "the model returns two things: `logits, past_kv = model(...)`"
 
@@ -64,10 +55,10 @@ class Decoding:
         """What the loop is called with by name, made anew."""
         options: dict[str, object] = {"temperature": 0}
         if self.held is not None:
-            options["past_kv"] = GrowingCache(_model(), self.rows)
+            options["past_kv"] = GrowingCache(model_of(), self.rows)
         if self.held:
             with torch.no_grad():
-                _model()(self.ids(2), options["past_kv"], True)
+                model_of()(self.ids(2), options["past_kv"], True)
         if self.stop is not None:
             options["stop_token"] = self.stop_token()
         return options
@@ -75,19 +66,13 @@ class Decoding:
     @lru_cache(maxsize=500)  # noqa: B019
     def stop_token(self) -> int:
         options = replace(self, stop=None).options()
-        told = [*right(_model(), self.ids(), self.new, self.use_cache, **options)]
-        return int(told[min(self.stop, self.new - 1)][0])
-
-
-@lru_cache
-def _model(vocab_size: int = 20, number: int = 0) -> nn.Module:
-    """The same model each time; another `number`, another object."""
-    return tiny_model(vocab_size)
+        told = [*right(model_of(), self.ids(), self.new, self.use_cache, **options)]
+        return int(told[min(self.stop, self.new - 1)][0]) if told else 0
 
 
 @st.composite
 def _decodings(draw: st.DrawFn) -> Decoding:
-    rows, tokens, new = (draw(st.integers(1, 4)) for _ in range(3))
+    rows, tokens, new = (draw(st.integers(*ends)) for ends in ((1, 6), (1, 4), (0, 4)))
     use_cache = draw(st.booleans())
     held = draw(st.sampled_from((None, 0, 3))) if use_cache else None
     stop, beside = draw(st.sampled_from((None, 0, 1, 2))), draw(st.booleans())
@@ -118,13 +103,13 @@ class _Words(str):
 
 def seen_of(loop: Loop, case: Decoding) -> Seen:
     """What the model was run on, and the tokens that came."""
-    model, ids, options = _model(), case.ids(), case.options()
+    model, ids, options = model_of(), case.ids(), case.options()
     tokens, first, error = [], 0, None
     with _runs_of(model) as runs:
         try:
             beside = iter(())
             if case.beside:
-                other = _model(number=1), case.ids(1), case.new, case.use_cache
+                other = model_of(number=1), case.ids(1), case.new, case.use_cache
                 beside = iter(loop(*other, **case.options()))
             for token in loop(model, ids, case.new, case.use_cache, **options):
                 first = first or len(runs)
@@ -174,19 +159,12 @@ def _one_per_row(token: object, rows: int) -> Tensor:
     raise AssertionError(f"what comes is {kind}, expected one token per row, of shape ({rows},)")
 
 
-def _told(loop: Loop, *given: object, **options: object) -> list[Tensor]:
-    try:
-        return [*loop(*given, **options)]
-    except Exception as error:
-        raise AssertionError(f"decode_loop {raised(error)}.") from error
-
-
 def _feeds_what_is_drawn(loop: Loop) -> None:
     """Raise AssertionError unless the tokens that come are those that the model is run on next."""
-    model, prompt = _model(), torch.tensor([[3, 1, 4]]).expand(20, -1)
+    model, prompt = model_of(), torch.tensor([[3, 1, 4]]).expand(20, -1)
     for use_cache in (True, False):
         with _runs_of(model) as runs:
-            tokens = _told(loop, model, prompt, 2, use_cache, temperature=2.0)
+            tokens = told_by(loop, model, prompt, 2, use_cache, temperature=2.0)
         fed = runs[-1][0][:, -1]
         if not torch.equal(fed, tokens[0]):
             row = (fed != tokens[0]).nonzero()[0].item()
@@ -197,56 +175,19 @@ def _feeds_what_is_drawn(loop: Loop) -> None:
             )
 
 
-@torch.no_grad()
-def _draws(loop: Loop) -> None:
-    """Raise AssertionError unless tokens come as often as they should."""
-    model = _model(6)
-    prompt = torch.tensor([[3, 1, 4]]).expand(ROWS, -1)
-    for sampling, use_cache in zip(SAMPLINGS, (True, False, True), strict=True):
-        torch.manual_seed(0)
-        tokens = _told(loop, model, prompt, 2, use_cache, **sampling)
-        expected = _probabilities(model, prompt[:1], sampling)
-        counts = torch.bincount(6 * tokens[0] + tokens[1], minlength=36)
-        if unlikely(counts, expected):
-            at = (counts - ROWS * expected).abs().argmax().item()
-            given = ", ".join(f"{name}={value}" for name, value in sampling.items())
+def _reads_all(loop: Loop) -> None:
+    """Raise AssertionError unless a long text goes in as it is."""
+    model, prompt = tiny_model(20, LONG + 3), torch.zeros(1, LONG, dtype=torch.long)
+    for use_cache in (True, False):
+        with _runs_of(model) as runs:
+            told_by(loop, model, prompt, 3, use_cache, temperature=0)
+        sizes = [_size(x, 1) for x, _ in runs]
+        expected = [LONG, 1, 1] if use_cache else [LONG, LONG + 1, LONG + 2]
+        if sizes != expected:
             raise AssertionError(
-                f"With {given} and use_cache={use_cache}, {ROWS} draws begin with the tokens "
-                f"{at // 6}, {at % 6} {counts[at]} times, expected about "
-                f"{ROWS * expected[at]:.0f} times. Is it next_token(logits[:, -1], **sampling) "
-                "that draws?"
+                f"decode_loop(model, <ids (1, {LONG})>, 3, {use_cache}): {RUNS} is {sizes}, "
+                f"expected {expected}."
             )
-
-
-def _probabilities(model: nn.Module, prompt: Tensor, sampling: dict[str, float]) -> Tensor:
-    """How likely each pair of tokens (36) is after the prompt."""
-
-    def likely(ids: Tensor) -> Tensor:
-        logits = model(ids)[0][:, -1] / sampling["temperature"]
-        logits = keep_top_k(logits, sampling["top_k"]) if "top_k" in sampling else logits
-        return softmax(keep_top_p(logits, sampling["top_p"]) if "top_p" in sampling else logits)
-
-    longer = torch.cat([prompt.expand(6, -1), torch.arange(6)[:, None]], dim=1)
-    return (likely(prompt).T * likely(longer)).flatten()
-
-
-def _seeds(loop: Loop) -> None:
-    """Raise AssertionError unless a generator decides what is drawn, and PyTorch's own without."""
-    prompt = torch.tensor([[3, 1, 4]]).expand(20, -1)
-
-    def told(seed: int | None) -> list[list[int]]:
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
-        return [x.tolist() for x in _told(loop, _model(), prompt, 3, True, generator=generator)]
-
-    if told(None) == told(None):
-        raise AssertionError(
-            "Without a generator the same tokens come each time: none is drawn, or a seed is set."
-        )
-    if told(0) != told(0) or told(0) == told(1):
-        raise AssertionError(
-            "The same generator has to give the same tokens, and another one others. Is **sampling "
-            "handed on to next_token?"
-        )
 
 
 FIRST = [
@@ -274,8 +215,9 @@ def check_decode_loop(decode_loop: Loop) -> str:
     judge_seen(*asked, st.just(FIRST[0]), WRONG_LOOPS, TELLING, FIRST, number=1, hints=HINTS)
     _feeds_what_is_drawn(decode_loop)
     judge_seen(*asked, _decodings(), WRONG_LOOPS, TELLING, number=30, hints=HINTS)
-    _seeds(decode_loop)
-    _draws(decode_loop)
+    _reads_all(decode_loop)
+    follows_its_seed(decode_loop)
+    draws_as_it_should(decode_loop)
 
     def use(model: nn.Module, device: torch.device) -> tuple[Tensor, ...]:
         ids = torch.zeros(2, 3, dtype=torch.long, device=device)
@@ -285,7 +227,7 @@ def check_decode_loop(decode_loop: Loop) -> str:
                 found = tuple(tokens)
         return found
 
-    follows_its_device(use, "decode_loop", _model())
+    follows_its_device(use, "decode_loop", model_of())
     return (
         "decode_loop is right: with a cache only what is new goes in, without one the whole text; "
         "the words are the same, greedy, drawn and seeded, up to a stop token, after what a cache "

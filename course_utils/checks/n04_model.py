@@ -242,6 +242,7 @@ TELLING = [
 FIRST = [
     Session((5,), "", 2),
     *(Session((4, 1, 1)[:n], cache, 2) for n in (1, 2, 3) for cache in [*CACHES][1:3]),
+    Session((1100, 70, 1), rows=2, layers=5, dtype=torch.float32),
     Session((2, 5), rows=2),
 ]
 HINTS = {

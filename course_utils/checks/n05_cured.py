@@ -1,5 +1,6 @@
 """What the check cells of the patients call (notebook 05, exercises 1 to 4)."""
 
+import copy
 import re
 from collections.abc import Iterable, Iterator
 
@@ -101,7 +102,8 @@ def _built(model_class: type[nn.Module], num_layers: int = 3) -> nn.Module:
 def _part(model: nn.Module) -> str:
     """What the student has written: `attend`, `append`, `new_cache`, or nothing."""
     attention = type(model.layers[0].attention)
-    if _own(attention.attend) or _own(attention.forward):
+    written = _own(attention) and "attend" in vars(attention)
+    if written or _own(attention.attend) or _own(attention.forward):
         return "attend"
     try:
         cache = model.new_cache(1)
@@ -214,7 +216,7 @@ class _Attended(Call):
 def _attended(draw: st.DrawFn, scales: tuple[int, ...]) -> Call:
     """Any number of queries on as many keys or more; the scores larger by one of the scales."""
     queries, stored = draw(st.integers(1, 5)), draw(st.sampled_from((0, 1, 2, 3, 5, 31, 60)))
-    batch, seed, scale = draw(st.integers(1, 2)), draw(st.integers(0, 9)), st.sampled_from(scales)
+    batch, seed, scale = draw(st.integers(1, 4)), draw(st.integers(0, 9)), st.sampled_from(scales)
     q = random(seed, batch, HEADS, queries, D_HEAD) * draw(scale)
     k, v = random(seed + 10, 2, batch, HEADS, queries + stored, D_HEAD)
     return _Attended("attend", (q, k, v))
@@ -229,14 +231,26 @@ def _judge_attend(model: nn.Module, ill: str) -> None:
     if mistake := named(calling(attention.attend), _exchanged(right), cases):
         raise AssertionError(f"{ill}{mistake}")
     stops = "Is there a `detach` or a `no_grad` in it?"
-    tries = (calling, _attended((1, 30, 10_000)), 30, ""), (gradients, _attended((1,)), 5, stops)
+    tries = (
+        (calling, _attended((1, 30, 10_000, 10**12)), 30, ""),
+        (gradients, _attended((1,)), 5, stops),
+    )
     try:
-        for how, cases, number, advice in tries:
-            judge(how(attention.attend), how(right.attend), cases, number=number, advice=advice)
+        for how, many, number, advice in tries:
+            judge(how(attention.attend), how(right.attend), many, number=number, advice=advice)
+        _rests_in_training(attention, max(cases, key=lambda call: call.args[1].numel()))
         follows_its_device(_attend_there, "`attend`", attention)
     except AssertionError as error:
         said = re.sub(r"(holds NaN .*?\)), expected [^a-z]*\.", r"\1.", str(error))
         raise AssertionError(f"{ill}{said}") from None
+
+
+def _rests_in_training(attention: nn.Module, call: Call) -> None:
+    one, other = (copy.deepcopy(attention).train().attend(*call.args) for _ in range(2))
+    if not torch.equal(one, other):
+        raise AssertionError(
+            "In training, `attend` gives something else each time. Nothing is random in it."
+        )
 
 
 def _exchanged(right: MultiHeadAttention) -> Mistakes:

@@ -46,7 +46,7 @@ class _Moves:
     def __str__(self) -> str:
         moves = ", then ".join(f"reorder({list(order)})" for order in self.orders)
         counts = (self.rows, "row"), (self.num_layers, "layer"), (self.positions, "position")
-        rows, layers, positions = (f"{n} {what}{'s' * (n > 1)}" for n, what in counts)
+        rows, layers, positions = (f"{n} {what}{'s' * (n != 1)}" for n, what in counts)
         return f"{moves}, on {rows} of {positions} in {layers}:"
 
 
@@ -55,10 +55,10 @@ def _moves(draw: st.DrawFn) -> _Moves:
     rows = now = draw(st.integers(1, 4))
     orders = []
     for _ in range(draw(st.integers(1, 2))):
-        orders.append(tuple(draw(st.lists(st.integers(0, now - 1), min_size=1, max_size=5))))
+        orders.append(tuple(draw(st.lists(st.integers(0, now - 1), min_size=1, max_size=7))))
         now = len(orders[-1])
     dtype = draw(st.sampled_from((torch.float32, torch.float64)))
-    return _Moves(rows, draw(st.integers(1, 3)), tuple(orders), draw(st.integers(1, 3)), dtype)
+    return _Moves(rows, draw(st.integers(1, 5)), tuple(orders), draw(st.integers(0, 3)), dtype)
 
 
 def _model(num_layers: int, dtype: torch.dtype = torch.float32) -> nn.Module:

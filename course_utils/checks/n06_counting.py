@@ -69,7 +69,7 @@ def _counted(case: _Pass) -> int:
 def _passes(draw: st.DrawFn) -> _Pass:
     num_heads, new = draw(st.integers(1, 3)), draw(st.integers(1, 6))
     return _Pass(
-        num_layers=draw(st.integers(1, 4)),
+        num_layers=draw(st.integers(1, 6)),
         d_model=num_heads * draw(st.integers(1, 5)),
         d_ff=draw(st.integers(1, 30)),
         vocab_size=draw(st.integers(2, 30)),

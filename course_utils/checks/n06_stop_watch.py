@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from .common import is_stub, raised, verdict
 from .judged import judge
 
-SECONDS = (0.0, 1.0, 2.0, 3.0, 4.0, 0.25, 60.0)
+SECONDS = (0.0, 1.0, 2.0, 3.0, 4.0, 0.25, 60.0, 2.0**-20)
 START = 100.0
 
 

@@ -14,6 +14,7 @@ Subject = TypeVar("Subject")
 Seen = dict[str, object]
 
 LINE = re.compile(r" at `.*?`(?=: )", re.DOTALL)
+RAISED, NO_ROW = "what is raised", "index out of range in self"
 NEVER_THERE = -7.25e5  # in place of NaN, which is not equal to itself
 
 
@@ -33,7 +34,8 @@ def judge_seen(
     `see(answer, case)` holds what is seen of an answer by its name, in the order in which it is
     compared; an AssertionError in it is the end of the message. A mistake is another answer, and
     advice for who gave it: it is named if all that is seen of it is the same in the `telling`
-    cases. `hints` are advice by words of a message, for those in which no mistake is named.
+    cases, unless that is only that an index was too large. `hints` are advice by words of a
+    message, for those in which no mistake is named.
     """
 
     def compared(case: Case) -> None:
@@ -46,7 +48,9 @@ def judge_seen(
         judge(compared, lambda case: None, cases, first=first, number=number)
     except AssertionError as error:
         asked = [(_seeing(see, wrong), name) for wrong, name in mistakes]
-        name = named(_seeing(see, answer), asked, telling)
+        seeing = _seeing(see, answer)
+        vague = all(NO_ROW in str(seeing(case).get(RAISED)) for case in telling)
+        name = "" if telling and vague else named(seeing, asked, telling)
         hint = next((hint for words, hint in (hints or {}).items() if words in str(error)), "")
         raise AssertionError(f"{error} {name or hint}".strip()) from None
 
@@ -56,7 +60,7 @@ def _seeing(see: Callable[[Subject, Case], Seen], answer: Subject) -> Callable[[
         try:
             found = see(answer, case)
         except AssertionError as error:
-            return {"what is raised": LINE.sub("", str(error))}
+            return {RAISED: LINE.sub("", str(error))}
         return {n: x.nan_to_num(NEVER_THERE) if _real(x) else x for n, x in found.items()}
 
     return seen

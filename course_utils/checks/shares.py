@@ -1,5 +1,6 @@
 """How often each token is drawn and how often it should be; whether draws are repeatable."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,6 +9,8 @@ from torch import Tensor
 
 from .. import generation as right
 from .draws import unlikely
+
+CLEAR = 1e-3  # how far p is from the sums with which a word more would be needed
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,13 @@ def chances(
     logits = logits if top_k is None else right.keep_top_k(logits, top_k)
     logits = logits if top_p is None else right.keep_top_p(logits, top_p)
     return torch.softmax(logits, -1)
+
+
+def clear(logits: Tensor, p: float) -> bool:
+    """Whether p is far enough from each sum of the likeliest words' probabilities."""
+    shares = torch.softmax(logits.double(), -1).sort(descending=True).values
+    likelier = (shares.cumsum(-1) - shares)[logits.sort(descending=True).values > -math.inf]
+    return bool(((likelier - p).abs() > CLEAR).all())
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -48,7 +48,7 @@ _show(lambda: [attention_weights(_q, _k), attention_weights(_q, _k, _mask)])
 _show(lambda: [attention(_q, _k, _v), attention(_q, _k, _v, _mask)])
 _show(lambda: attention(_q[0, 0], _k[0, 0], _v[0, 0]))
 _show(lambda: [attention(90 * _q, 90 * _k, _v, mask) for mask in (None, _mask)])
-_show(lambda: attention(900 * _q.abs(), -900 * _k.abs(), _v, _mask))
+_show(lambda: attention(1e6 * _q.abs(), -1e6 * _k.abs(), _v, _mask))
 _show(lambda: [_q, _k, _v, _mask])
 
 # Scores so large that float32 cannot tell them apart.
@@ -69,6 +69,7 @@ _made.append(_quietly(lambda: MultiHeadAttention(12)))
 _layers = [_filled(layer, _random) for layer in _made]
 _x = _draw(2, _whole(4, 8), 12)
 _show(lambda: [layer(_x) for layer in _layers] + [_layers[1](_x[:1, :1]), _x])
+_show(lambda: copy.deepcopy(_layers[1]).train()(_x))
 _show(lambda: [_layers[1].split_heads(_x), _layers[1].merge_heads(_layers[1].split_heads(_x))])
 _show(lambda: sorted((name, list(p.shape)) for name, p in _layers[1].named_parameters()))
 _show(lambda: _gradients(_layers[1], _x, module=_layers[1]))

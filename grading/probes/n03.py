@@ -76,16 +76,19 @@ _show(lambda: [_shares(_six, _heat, top_k=2), _shares(_six, _heat, top_p=0.7)])
 _show(lambda: _shares(_six, _heat, top_k=2, top_p=0.7))
 
 
-def _same(first, second):
+def _same(first, second, **options):
     # Whether two draws of 99 tokens agree.
-    logits = _logits(_four, 2.0)[:99]
-    tokens = [next_token(logits, 2.0, generator=generator) for generator in (first, second)]
+    logits, both = _logits(_four, 2.0)[:99], (first, second)
+    tokens = [next_token(logits, 2.0, generator=generator, **options) for generator in both]
     return bool((tokens[0] == tokens[1]).all())
 
 
 _one = _seeded(_seed)
 _show(lambda: [_same(_seeded(_seed), _seeded(_seed)), _same(_seeded(_seed), _seeded(_seed + 1))])
 _show(lambda: [_same(_one, _one), _same(None, None), _same(_seeded(_seed), None)])
+_cuts = [{"top_k": 4}, {"top_p": 0.9}, {"top_k": 5, "top_p": 0.95}]
+_show(lambda: [_same(_seeded(_seed), _seeded(_seed), **cut) for cut in _cuts])
+_show(lambda: [_same(None, None, **cut) for cut in _cuts])
 """,
     ),
     "generate": Probe(

@@ -25,6 +25,7 @@ _show(lambda: _of_another_device(GrowingCache))
         + """
 _layer = _filled(_quietly(lambda: MultiHeadAttention(6, 3)), _random)
 _x = _draw(2, 9, 6)
+_show(lambda: copy.deepcopy(_layer).train()(_x))
 
 
 def _attended(sizes):

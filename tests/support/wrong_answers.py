@@ -26,7 +26,7 @@ WRONG_ANSWERS = {
         ),
     ],
     "attention": [
-        *(("(~mask, -math.inf)", f"(~mask, {low})") for low in ("-20.0", "-100.0", "-1e4")),
+        *(("(~mask, -math.inf)", f"(~mask, {low})") for low in ("-20.0", "-100.0", "-1e4", "-1e9")),
         (
             "return torch.softmax(scores, dim=-1)",
             "return torch.softmax(scores.float(), dim=-1).to(q.dtype)",
@@ -58,6 +58,10 @@ def attention(q, k, v, mask=None):
             "self.merge_heads(attention(q, k, v, mask))",
         ),
         ("attention(q, k, v, mask)", "attention(q, k, v)"),
+        (
+            "attention(q, k, v, mask)",
+            "nn.functional.dropout(attention(q, k, v, mask), 0.1, self.training)",
+        ),
         ("attention(q, k, v, mask)", "attention(q.detach(), k, v, mask)"),
         (
             "x.view(batch, seq_len, self.num_heads, d_model // self.num_heads).transpose(1, 2)",
@@ -153,6 +157,13 @@ def attention(q, k, v, mask=None):
         ("logits.sort(descending=True)", "logits.sort()"),
     ],
     "next_token": [
+        *(
+            (
+                "    return torch",
+                f"    generator = None if {cut} is not None else generator\n    return torch",
+            )
+            for cut in ("top_k", "top_p")
+        ),
         (", generator=generator)", ")"),
         ("logits.float() / temperature", "logits.float()"),
         ("logits.float() / temperature", "logits.float() * temperature"),
@@ -255,6 +266,10 @@ def next_token(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
         ("self.attend(q, k, v)", "attention.attention(q, k, v)"),
         ("self.attend(q, k, v)", "attention.attention(q, k, v, causal_mask(q.size(2), k.size(2)))"),
         ("self.attend(q, k, v)", "self.attend(q, k.detach(), v)"),
+        (
+            "self.attend(q, k, v)",
+            "nn.functional.dropout(self.attend(q, k, v), 0.1, self.training)",
+        ),
         ("        q, k, v", "        x *= 2\n        q, k, v"),
         ("layer: int = 0", "layer: int = 1"),
     ],

@@ -242,7 +242,7 @@ WRONG_MODELS = [
         (OneThing, "does not give two things: the logits, and None"),
         (TwoThings, "gives a Tensor as its second result, expected None"),
         (WrapsRound, "11 tokens went through a model with max_seq_len=10"),
-        (LayersForgetDropout, "what attention adds is 0 for 1.% of the numbers"),
+        (LayersForgetDropout, "what attention adds is 0 for .*% of the numbers"),
         (NoDropout, "what goes into the first layer is not dropped"),
         (PlainList, "your class has nothing there; expected layers.0.norm1"),
         *((embedding(embed), words) for embed, words in WRONG_EMBEDDINGS),

@@ -158,6 +158,13 @@ def test_differences(found, expected, how):
     assert difference(found, expected, expected) == how
 
 
+def test_of_many_numbers_one_that_is_wrong_is_shown_and_no_infinity_that_is_right():
+    expected = torch.arange(40.0).masked_fill(torch.arange(40) < 30, -math.inf)
+    found = expected.clone()
+    found[35] = 7
+    assert difference(found, expected, expected) == "is 7 at [35], expected 35"
+
+
 def test_gradients_are_compared_and_a_missing_one_is_told():
     call = Call("double", (torch.ones(3, dtype=torch.float64),))
     judge(gradients(double), gradients(lambda x: x + x), st.just(call))

@@ -21,7 +21,7 @@ from .common import FLOATS, HIDDEN, Named, joined, largest, leading, numbers, re
 def _parts(draw: st.DrawFn) -> Named:
     """Outputs and log-sum-exps of parts; where a part saw no key, 0 and -inf."""
     lead, dtype = leading(draw), draw(st.sampled_from(FLOATS))
-    num_parts, num_queries, d = (draw(st.integers(1, 3)) for _ in range(3))
+    num_parts, num_queries, d = (draw(st.integers(1, most)) for most in (6, 3, 3))
     outputs = numbers(draw, [num_parts, *lead, num_queries, d], dtype)
     lses = scores_of(draw, [num_parts, *lead, num_queries], dtype)
     lses = lses + draw(st.sampled_from(LEVELS[dtype]))

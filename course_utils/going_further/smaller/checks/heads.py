@@ -15,7 +15,7 @@ from ..grouped_heads import pool_heads as right
 
 @st.composite
 def _weights(draw: st.DrawFn) -> Call:
-    num_kv_heads, size, d_head, d_model = (draw(st.integers(1, most)) for most in (3, 4, 3, 5))
+    num_kv_heads, size, d_head, d_model = (draw(st.integers(1, most)) for most in (3, 6, 3, 5))
     num_heads, dtype = num_kv_heads * size, draw(st.sampled_from((torch.float64, torch.float32)))
     weight = random(draw(st.integers(0, 9)), num_heads * d_head, d_model, dtype=dtype)
     return Call("pool_heads", (weight, num_heads, num_kv_heads))

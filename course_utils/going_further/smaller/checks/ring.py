@@ -23,7 +23,7 @@ def check_window_cache(window_cache: type) -> str:
         lambda text: _fed(window_cache, text),
         lambda text: None,
         _texts(),
-        first=[_Text(3, 0, 8), _Text(3, 2, 9), _Text(20, 4, 3, batch=2, heads=2)],
+        first=[_Text(3, 0, 8), _Text(3, 2, 9), _Text(20, 4, 3, batch=2, heads=2), _Text(7, 3, 150)],
         number=100,
     )
     _one_at_a_time(window_cache)
@@ -112,7 +112,7 @@ class _Text:
 
 @st.composite
 def _texts(draw: st.DrawFn) -> _Text:
-    layers, batch, heads, d_head = (draw(st.integers(1, most)) for most in (3, 3, 2, 3))
+    layers, batch, heads, d_head = (draw(st.integers(1, most)) for most in (5, 5, 2, 3))
     window, sinks = st.integers(1, 4), draw(st.integers(0, 3))
     windows = draw(window)
     if draw(st.booleans()):
