@@ -9,6 +9,8 @@ import pytest
 from mutated_answers import exercises, verdict
 from other_answers import OTHER_ANSWERS
 
+pytestmark = pytest.mark.authors
+
 SIXTEEN_OR_32 = "scores.float() if scores.dtype in (torch.float16, torch.bfloat16)"
 POSITIONS = "torch.arange(input_ids.size(1), device=input_ids.device)"
 KEPT = f"        if not hasattr(self, 'kept'):\n            self.kept = {POSITIONS}\n"
