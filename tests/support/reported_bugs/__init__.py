@@ -5,13 +5,16 @@ allows. `REPORTED` holds the model classes by name; each says in `room` how many
 """
 
 from . import (
+    callers,
     chunks,
     generating,
     leaks,
     lengths,
+    loops,
     numbers,
     padding,
     prefixes,
+    rarely,
     reorder,
     rollback,
     tokens,
@@ -20,11 +23,14 @@ from .entry import REPORTS
 
 SUBJECTS = (
     lengths,
+    loops,
+    callers,
     chunks,
     rollback,
     reorder,
     padding,
     prefixes,
+    rarely,
     leaks,
     generating,
     tokens,
