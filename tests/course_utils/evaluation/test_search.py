@@ -16,7 +16,6 @@ from course_utils.evaluation import evaluate, kv_evaluate, trial
 from course_utils.evaluation.random_scripts import search
 
 OUTSIDE = {
-    "prefix_survives_a_cast": "the weights change while what was computed before is kept",
     "mask_stays_on_its_first_device": "the model moves to another device after its cache was used",
 }
 SOME_WRONG, SOME_RIGHT = list(REPORTED)[::4], list(RIGHT)[::5]
