@@ -65,14 +65,14 @@ def kv_evaluate(
     """Decide whether the model's KV cache is right.
 
     After every step of every script, the full logits must be those of the uncached forward pass: in
-    float64 to 1e-9, where the device has it, and in the model's own dtype and bfloat16 to what
-    these allow. First the test cases, in all `ways_to_feed` and beside other texts, with the stored
-    logits (to 1e-4); then what `systematic` holds; then scripts drawn by hypothesis, from a fixed
-    seed, ten times as many if `thorough`. What a model does not offer is not judged. With `stop`,
-    the first case or subject that fails is the last. `tolerance` is what float64 logits may differ
-    by instead of 1e-9, for a model that computes a part in float32 whatever its dtype. If `brief`,
-    a few scripts of every subject are played, and all that generate: for many models, not for one
-    that matters.
+    float64 to 1e-9, where the device has it, and in the model's own dtype, bfloat16 and float16 to
+    what these allow. First the test cases, in all `ways_to_feed` and beside other texts, with the
+    stored logits (to 1e-4); then what `systematic` holds, and a little after the weights have
+    changed; then scripts drawn by hypothesis, from a fixed seed, ten times as many if `thorough`.
+    What a model does not offer is not judged. With `stop`, the first case or subject that fails is
+    the last. `tolerance` is what float64 logits may differ by instead of 1e-9, for a model that
+    computes a part in float32 whatever its dtype. If `brief`, a few scripts of every subject are
+    played, and all that generate: for many models, not for one that matters.
     """
     cases = load_test_cases() if cases is None else cases
     try:
