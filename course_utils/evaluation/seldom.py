@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from .steps import Feed, Generate, New, Reorder, RollBack, Script, Uncached, feeds
 
 SAME, RUNS = 7, 8
-MANY, LARGE = 34, 6
+MANY, LARGE, GUESSES = 34, 6, 66
 LONG = 400
 PROMPTS = (8, 16, 32, 64, 128)
 WHOLE_BLOCKS = (64, 128, 256, 512, 1024)
@@ -65,18 +65,30 @@ def generations(room: int) -> Iterator[Script]:
 
 
 def rolled_back(room: int) -> Iterator[Script]:
-    """From the end of the room; three times in a row."""
+    """From the end of the room; three times in a row; many times; over many calls; where another
+    text has the same beginning, at that time or later."""
     if 12 < room <= LONG:
         yield [New(), Feed(room), RollBack(room - 4), Feed(1, 2), Feed(3, 3)]
+        guesses = [step for _ in range(GUESSES) for step in (Feed(1, 2), RollBack(3))]
+        yield [New(), Feed(3), *guesses, Feed(1)]
+        singles = [Feed(1)] * min(room - 4, GUESSES)
+        yield [New(), Feed(2), *singles, RollBack(3), Feed(1, 2), Feed(2, 3)]
+        same, other = [New(cache="B"), Feed(8, 0, "B")], [Feed(1, 0, "B"), Feed(2, 0, "B")]
+        yield [New(), Feed(8), *same, RollBack(4), Feed(4, 2), *other]
+        yield [New(), Feed(8), RollBack(2), Feed(6, 2), *same, *other]
         yield [New(2), Feed(12), RollBack(10), RollBack(8), RollBack(6), Feed(1, 2), Feed(2)]
 
 
 def reordered(room: int, truncate: bool) -> Iterator[Script]:
-    """Rows that go and come, the caller's rows written over, a rollback at once."""
+    """Rows that go and come, many beams, the caller's rows written over, a rollback at once, where
+    another text has the same beginning."""
     if room < 10:
         return
     begin = [New(3), Feed(5)]
-    yield [*begin, Reorder((1,)), Feed(1), Reorder((0, 0, 0)), Feed(1), Feed(2)]
+    yield [*begin, Reorder((2,)), Feed(1), Reorder((0, 0, 0)), Feed(1), Feed(2)]
+    yield [*begin, Reorder((2, 1, 0, 1, 2, 0, 1, 2)), Feed(1), Feed(2)]
+    same = [New(3, cache="B"), Feed(5, 0, "B")]
+    yield [*begin, *same, Reorder((1, 2, 0)), Feed(2, 2), Feed(1, 0, "B"), Feed(2, 0, "B")]
     yield [*begin, Reorder((2, 0, 1), "A", True), Feed(1, 0, "A", True), Feed(2), Feed(1)]
     if truncate:
         yield [*begin, Reorder((1, 2, 0)), RollBack(3), Feed(1), Feed(2)]
@@ -84,13 +96,14 @@ def reordered(room: int, truncate: bool) -> Iterator[Script]:
 
 def padded(room: int) -> Iterator[Script]:
     """Two batches of the same shape and other padding, one after the other and at the same time;
-    much padding."""
+    many rows; much padding."""
     if room < 10:
         return
     first, second = [New(2, (0, 3)), Feed(5)], [Feed(1), Feed(2)]
     yield [*first, *second, New(2, (3, 1)), Feed(5), *second]
     other = [New(2, (2, 0), "B"), Feed(5, 1, "B")]
     yield [*first, *other, *second, Feed(1, 0, "B"), Feed(2, 0, "B")]
+    yield [New(6, (0, 1, 2, 3, 4, 5)), Feed(7), *second]
     for much in (n for n in (15, 20, 70) if n + 5 <= room):
         yield [New(3, (0, much, much - 3)), Feed(much + 2), *second]
 

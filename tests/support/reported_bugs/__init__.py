@@ -18,6 +18,7 @@ from . import (
     reorder,
     rollback,
     tokens,
+    undone,
 )
 from .entry import REPORTS
 
@@ -27,6 +28,7 @@ SUBJECTS = (
     callers,
     chunks,
     rollback,
+    undone,
     reorder,
     padding,
     prefixes,

@@ -47,36 +47,6 @@ class EveryStateKept(DecoderOnlyTransformer):
         return torch.cat(logits, dim=1), self.States(states)
 
 
-def storing(pairs):
-    """Takes in a layer's new keys and values, and gives all; None begins the next call."""
-    pairs, answer = list(pairs), None
-    while True:
-        layer, k, v = yield answer
-        pairs[layer] = tuple(
-            torch.cat(both, dim=2) for both in zip(pairs[layer], (k, v), strict=True)
-        )
-        answer = pairs[layer]
-
-
-@right
-class CacheIsAGenerator(DecoderOnlyTransformer):
-    """What keeps the numbers is a generator, which is sent new ones and cannot be copied."""
-
-    class Sending:
-        def __init__(self, model, batch_size):
-            self.batch_size, self.length = batch_size, 0
-            self.kept = storing(no_pairs(model, batch_size))
-            next(self.kept)
-
-        def append(self, layer, k, v):
-            if layer == 0:
-                self.length += k.size(2)
-            return self.kept.send((layer, k, v))
-
-    def new_cache(self, batch_size):
-        return self.Sending(self, batch_size)
-
-
 @right
 class EqualRowsOnce(DecoderOnlyTransformer):
     """Rows of a batch with the same text so far are stored and run once, until they differ."""
