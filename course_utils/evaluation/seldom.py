@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from .steps import Feed, Generate, New, Reorder, RollBack, Script, Uncached, feeds
 
 SAME, RUNS = 7, 8
-MANY, LARGE, GUESSES = 34, 6, 66
+MANY, LARGE, MUCH, CALLS = 18, 6, 100, 20
 LONG = 400
 PROMPTS = (8, 16, 32, 64, 128)
 WHOLE_BLOCKS = (64, 128, 256, 512, 1024)
@@ -19,13 +19,11 @@ def texts_and_rows(room: int) -> Iterator[Script]:
     end = [Feed(1), Feed(2), Feed(1)]
     yield from after_errors(room)
     yield from many_texts(room)
-    yield [New(), *(Feed(n, 0, "A", True) for n in (4, 1, 2)), New(), Feed(4), *end]
     yield [New(2), *(Feed(n, 2, "A", True) for n in (4, 2, 1)), New(2), Feed(4, 2), *end]
     for length in (n for n in (5, 40) if n + 4 <= room):
         yield [New(3), Feed(length, SAME), Feed(1, 2), Feed(2, 2), Feed(1, 2)]
     if room > 12:
-        yield feeds(1, 1, 1, 1, 2, 2, 2, 2, 1, rows=2, text=RUNS)
-        yield feeds(3, 3, 3, 3, 1, text=RUNS)
+        yield feeds(1, 1, 3, 3, 2, 2, 1, text=RUNS)
     for block in (n for n in WHOLE_BLOCKS if n + 4 <= room):
         yield feeds(block - 4, 4, 3, 1)
 
@@ -41,16 +39,13 @@ def after_errors(room: int) -> Iterator[Script]:
 
 
 def many_texts(room: int) -> Iterator[Script]:
-    """One after the other; at the same time; long ones."""
+    """At the same time; and long ones."""
     if room < 8:
         return
-    yield [step for n in range(MANY) for step in (New(), Feed(2, n % 7), Feed(1))]
     names = [f"{number}" for number in range(MANY)]
-    begin = [
-        step for n, name in enumerate(names) for step in (New(cache=name), Feed(3, n % 7, name))
-    ]
-    yield [*begin, *(Feed(1, 0, name) for name in names)]
-    long = [step for c in names[:LARGE] for step in (New(cache=c), Feed(min(room, LONG) - 1, 0, c))]
+    begin = [step for n, c in enumerate(names) for step in (New(cache=c), Feed(3, n % 7, c))]
+    yield [*begin, *(Feed(1, n % 2, c) for n, c in enumerate(names))]
+    long = [step for c in names[:LARGE] for step in (New(cache=c), Feed(min(room, MUCH) - 1, 0, c))]
     yield [*long, *(Feed(1, 0, c) for c in names[:LARGE])]
 
 
@@ -59,19 +54,17 @@ def generations(room: int) -> Iterator[Script]:
     if room < 12:
         return
     yield [Generate(n, 4) for n in PROMPTS if n + 4 <= room]
-    few, most = min(10, room - 3), min(20, room - 3)
+    few, most = min(7, room - 3), min(11, room - 3)
     yield [Generate(3, few, sampled=True), Generate(2, most, sampled=True)]
     yield [Generate(3, few, SAME, 3, sampled=True), Generate(3, 4, 2, 6)]
 
 
 def rolled_back(room: int) -> Iterator[Script]:
-    """From the end of the room; three times in a row; many times; over many calls; where another
+    """From the end of the room; three times in a row; over many calls; where another
     text has the same beginning, at that time or later."""
     if 12 < room <= LONG:
         yield [New(), Feed(room), RollBack(room - 4), Feed(1, 2), Feed(3, 3)]
-        guesses = [step for _ in range(GUESSES) for step in (Feed(1, 2), RollBack(3))]
-        yield [New(), Feed(3), *guesses, Feed(1)]
-        singles = [Feed(1)] * min(room - 4, GUESSES)
+        singles = [Feed(1)] * min(room - 4, CALLS)
         yield [New(), Feed(2), *singles, RollBack(3), Feed(1, 2), Feed(2, 3)]
         same, other = [New(cache="B"), Feed(8, 0, "B")], [Feed(1, 0, "B"), Feed(2, 0, "B")]
         yield [New(), Feed(8), *same, RollBack(4), Feed(4, 2), *other]
@@ -112,6 +105,5 @@ def after_training(room: int, generate: bool) -> Iterator[Script]:
     """Played before a model's weights change, and again afterwards."""
     if room > 12:
         yield feeds(9, 1, 2)
-        yield feeds(5, 1, 2, rows=2)
     if generate and room > 9:
-        yield [Generate(5, 4)]
+        yield [Generate(5, 3)]

@@ -124,9 +124,9 @@ def one_after_another(number):
     return again(*[script(3, 1, seed=seed) for seed in range(number)])
 
 
-@reported("slots_are_never_given_back", crashes(one_after_another(33)), one_after_another(32))
+@reported("slots_are_never_given_back", crashes(one_after_another(17)), one_after_another(16))
 class SlotsAreNeverGivenBack(DecoderOnlyTransformer):
-    """A text that has ended keeps its slot, and after 32 texts there is none left.
+    """A text that has ended keeps its slot, and after 16 texts there is none left.
 
     Reported: a pool that fills up, sgl-project/sglang#6778, kekzl/imp#1115.
     """
@@ -135,7 +135,7 @@ class SlotsAreNeverGivenBack(DecoderOnlyTransformer):
 
     def new_cache(self, batch_size):
         self.begun += 1
-        if self.begun > 32:
+        if self.begun > 16:
             raise RuntimeError("no free slot")
         return super().new_cache(batch_size)
 

@@ -142,27 +142,6 @@ class PaddingOfFourRows(LeftPaddedTransformer):
 
 
 @reported(
-    "calls_in_six_bits",
-    script(3, *[s for _ in range(70) for s in (1, cut(3))], 1),
-    script(3, *[s for _ in range(20) for s in (1, cut(3))], 1),
-)
-class CallsInSixBits(PreallocatedCache):
-    """Calls are counted in six bits, and the sixty-fifth is taken for the first one.
-
-    Reported: counters that overflow, ROCm/aiter#3062.
-    """
-
-    calls = 0
-
-    def append(self, layer, k, v):
-        if layer == 0:
-            self.calls += 1
-            if self.calls % 64 == 0:
-                self.keys.zero_()
-        return super().append(layer, k, v)
-
-
-@reported(
     "drop_all_but_the_last_row", script(4, pick(2), 1, 1, rows=3), script(4, pick(1), 1, rows=2)
 )
 class DropAllButTheLastRow(PreallocatedCache):
