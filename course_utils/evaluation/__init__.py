@@ -1,7 +1,8 @@
 """Is the model right, and is its cache right? (notebook 05)
 
-`steps` are what a user of a cache does, `systematic` and `random_scripts` sequences of them; `play`
-plays one, `lane` judges it in a dtype, `trial` collects, and `judge` holds the two judgements.
+`steps` are what a user of a cache does, `systematic`, `seldom` and `random_scripts` sequences of
+them; `play` plays one, `lane` judges it in a dtype, `trial` collects, and `judge` holds the two
+judgements.
 `report` is what they find, `cases` holds the stored logits, `questions` how much a model remembers.
 """
 

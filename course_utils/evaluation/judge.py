@@ -8,16 +8,17 @@ cache is made.
 Shapes: B batch, T tokens, V vocab_size.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from . import systematic
+from . import seldom, systematic
 from .cases import TestCase, load_test_cases
 from .devices import NotJudged, follows_its_device
 from .differences import first_difference
-from .lane import Lane, explain, lane_in
+from .lane import Lane, explain, lane_in, trained
 from .model import in_chunks, on_device, uncached, vocab_size
 from .play import Outcome
 from .precise import precise_copy
@@ -30,6 +31,7 @@ from .trial import Trial
 GREEDY_STEPS = 8
 NUM_SCRIPTS, MOST_TOKENS = 60, 400
 FEWER, SHORT = 12, 100
+NTH = 4
 TITLE = "KV Cache Evaluation Results"
 
 
@@ -63,14 +65,14 @@ def kv_evaluate(
     """Decide whether the model's KV cache is right.
 
     After every step of every script, the full logits must be those of the uncached forward pass: in
-    float64 to 1e-9, where the device has it, and in the model's own dtype and bfloat16 to what
-    these allow. First the test cases, in all `ways_to_feed` and beside other texts, with the stored
-    logits (to 1e-4); then what `systematic` holds; then scripts drawn by hypothesis, from a fixed
-    seed, ten times as many if `thorough`. What a model does not offer is not judged. With `stop`,
-    the first case or subject that fails is the last. `tolerance` is what float64 logits may differ
-    by instead of 1e-9, for a model that computes a part in float32 whatever its dtype. If `brief`,
-    a few scripts of every subject are played, and all that generate: for many models, not for one
-    that matters.
+    float64 to 1e-9, where the device has it, and in the model's own dtype, bfloat16 and float16 to
+    what these allow. First the test cases, in all `ways_to_feed` and beside other texts, with the
+    stored logits (to 1e-4); then what `systematic` holds, and a little after the weights have
+    changed; then scripts drawn by hypothesis, from a fixed seed, ten times as many if `thorough`.
+    What a model does not offer is not judged. With `stop`, the first case or subject that fails is
+    the last. `tolerance` is what float64 logits may differ by instead of 1e-9, for a model that
+    computes a part in float32 whatever its dtype. If `brief`, a few scripts of every subject are
+    played, and all that generate: for many models, not for one that matters.
     """
     cases = load_test_cases() if cases is None else cases
     try:
@@ -178,6 +180,13 @@ def _by_subject(trial: Trial) -> Iterator[Result]:
         if not scripts:
             result.not_judged = lacking or f"max_seq_len={room} is too short for it"
         yield result if result.not_judged else trial.judge(result, scripts)
+    training = list(seldom.after_training(room, offered.generate))
+    result = Result("After its weights changed", "1 row and more")
+    try:
+        yield trial.judge(result, training, trained(trial.main, training))
+    except Exception as error:
+        result.not_judged = f"it can't be loaded again ({type(error).__name__})"
+        yield result
     filled = {f"token {room + 1} without cache": [Uncached(room + 1)]}
     filled |= systematic.filled(room, offered.generate, trial.thorough)
     result = Result("Filled to max_seq_len", f"1 x {room}")
@@ -189,12 +198,13 @@ def _by_subject(trial: Trial) -> Iterator[Result]:
 
 def _other_dtypes(trial: Trial) -> list[torch.dtype]:
     done = next(trial.main.model.parameters()).dtype
-    both = (trial.dtype, torch.bfloat16)
-    return [dtype for dtype in dict.fromkeys(both) if dtype != done]
+    three = (trial.dtype, torch.bfloat16, torch.float16)
+    return [dtype for dtype in dict.fromkeys(three) if dtype != done]
 
 
 def _in_dtype(trial: Trial, dtype: torch.dtype, right_so_far: bool) -> Result:
-    """A few scripts of every kind in another dtype, to what its rounding allows."""
+    """A few scripts of every kind in another dtype, to what its rounding allows; fewer in float16,
+    which has no large numbers."""
     result = Result(f"In {str(dtype).removeprefix('torch.')}", "1 row and more")
     if not right_so_far:
         result.not_judged = "something is wrong already"
@@ -204,8 +214,13 @@ def _in_dtype(trial: Trial, dtype: torch.dtype, right_so_far: bool) -> Result:
     except Exception as error:
         result.not_judged = f"without a cache it fails there too ({type(error).__name__})"
         return result
-    samples = systematic.samples(trial.offers, lane.room)
-    trial.judge(result, [script for script in samples if possible(script, lane.room)], lane)
+    if not math.isfinite(lane.tolerance):
+        result.not_judged = "without a cache its numbers are too large there"
+        return result
+    samples = [s for s in systematic.samples(trial.offers, lane.room) if possible(s, lane.room)]
+    if dtype == torch.float16 != trial.dtype:
+        return trial.judge(result, samples[::NTH], lane)
+    trial.judge(result, samples, lane)
     return trial.draw(result, lane, FEWER, 1, SHORT)
 
 

@@ -4,6 +4,7 @@ Shapes: B batch, Q new tokens, T tokens so far, V vocab_size.
 """
 
 import contextlib
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -14,13 +15,14 @@ from .model import max_seq_len, on_device, uncached, vocab_size
 from .play import Answer, Expected, NotOffered, NotRefused, Outcome, Play, generated
 from .precise import copied, precise_copy, refuse_missing_rows, state
 from .steps import Generate, Script
-from .texts import texts
+from .texts import texts, uniform
 
 EXACT = 1e-9
 MARGIN = 8
 SPARE = 16
 MEASURED = 200
 NUDGES, MOST_IN_VAIN = 6, 4
+OTHER = 0.1
 
 
 class Lane:
@@ -29,7 +31,8 @@ class Lane:
     def __init__(self, model: nn.Module, tolerance: float, name: str, eps: float | None = None):
         self.model, self.tolerance, self.name, self.eps = model, tolerance, name, eps
         self.room = max_seq_len(model)
-        self.texts = texts(vocab_size(model), self.room + SPARE)
+        some = texts(vocab_size(model), self.room + SPARE)
+        self.texts = torch.cat([some, uniform(some[0])])
         self.expected = Expected(copied(model))
         self.ready, self.state = model, None
         self.generations: dict[str, Tensor | None] = {}
@@ -227,6 +230,27 @@ def lane_in(
     if tolerance == EXACT:
         tolerance = MARGIN * rounding(exact, rounded)
     return Lane(rounded, tolerance, str(dtype).removeprefix("torch."))
+
+
+@torch.no_grad()
+def trained(lane: Lane, before: Iterable[Script]) -> Lane:
+    """A lane of the same model with other weights, which it got after it was used as in `before`.
+
+    Raises what the model raises when it is copied or loaded.
+    """
+    used, generator = copied(lane.model), torch.Generator().manual_seed(0)
+    other = nudged(lane.model, generator, OTHER)
+    for script in before:
+        play = Play(used, lane.texts)
+        with contextlib.suppress(Exception):
+            for number, step in enumerate(script):
+                play.take(number, step)
+    used.train()
+    used.load_state_dict(other.state_dict())
+    found = Lane(used.eval(), lane.tolerance, lane.name, lane.eps)
+    found.compares_draws = lane.compares_draws
+    found.expected = Expected(other)
+    return found
 
 
 @torch.no_grad()

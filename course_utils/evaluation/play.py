@@ -3,6 +3,7 @@
 Shapes: B batch, Q new tokens, T tokens so far, V vocab_size.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from .precise import refusing_nan
 from .steps import Feed, Generate, New, Reorder, RollBack, Step, Uncached
 
 NEARLY_GREEDY = 1e-8
+TEMPERATURES = (1.0, 0.6, 1.7)
 NO_ERROR = "no error was raised; expected one that says the sequence is too long"
 
 
@@ -111,6 +113,7 @@ class Play:
         self.texts = on_device(texts, model)
         self.room = max_seq_len(model)
         self.caches: dict[str, object] = {}
+        self.refused: set[str] = set()
         self.stories: dict[str, Story] = {}
         self.answers: list[Answer] = []
         self.said: Tensor | None = None
@@ -124,7 +127,20 @@ class Play:
 
     @torch.no_grad()
     def take(self, number: int, step: Step) -> None:
-        """Do one step. Raises what the model raises, ValueError for logits of another shape."""
+        """Do one step. Raises what the model raises, ValueError for logits of another shape.
+
+        A cache that has refused tokens may refuse all that comes later, too: StopIteration.
+        """
+        try:
+            self.do(number, step)
+        except NotRefused:
+            raise
+        except Exception:
+            if not isinstance(step, New) and getattr(step, "cache", None) in self.refused:
+                raise StopIteration from None
+            raise
+
+    def do(self, number: int, step: Step) -> None:
         match step:
             case New():
                 self.begin(step)
@@ -137,13 +153,17 @@ class Play:
             case Reorder():
                 rows = on_device(torch.tensor(step.rows), self.model)
                 self.change(step.cache, "reorder", rows)
+                if step.carelessly:
+                    rows.zero_()
+                    rows = on_device(torch.tensor(step.rows), self.model)
                 story = self.stories[step.cache]
                 padding = tuple(story.padding[row] for row in step.rows)
                 self.stories[step.cache] = Story(story.ids[rows], padding)
             case Uncached():
                 ids = self.beginning(step)
                 if step.tokens > self.room:
-                    return refused(lambda: uncached(self.model, ids))
+                    refuse(lambda: uncached(self.model, ids))
+                    return
                 story = Story(ids, (0,) * step.rows)
                 self.answers.append(Answer(number, uncached(self.model, ids), story, 0))
             case Generate():
@@ -165,6 +185,7 @@ class Play:
         model = self.models[step.cache] = self.twin if step.twin else self.model
         self.stories[step.cache] = Story(self.texts[0, : step.rows, :0], padding)
         self.caches[step.cache] = None
+        self.refused.discard(step.cache)
         if step.padding:
             columns = on_device(torch.tensor(padding), self.model)
             self.caches[step.cache] = model.padded_cache(columns)
@@ -174,12 +195,17 @@ class Play:
         model = self.models[step.cache]
         start = story.ids.size(1)
         if start + step.tokens > self.room:
-            cached = {"past_kv": self.caches[step.cache], "use_cache": True}
-            return refused(lambda: model(ids, **cached))
-        logits, cache = only_if_offered(
-            len(ids) > 1 and start == 0,
-            lambda: model(ids, past_kv=self.caches[step.cache], use_cache=True),
-        )
+            refuse(lambda: model(ids, past_kv=self.caches[step.cache], use_cache=True))
+            self.refused.add(step.cache)
+            return
+        given = ids.clone() if step.carelessly else ids
+        with torch.set_grad_enabled(step.carelessly):
+            logits, cache = only_if_offered(
+                len(ids) > 1 and start == 0,
+                lambda: model(given, past_kv=self.caches[step.cache], use_cache=True),
+            )
+        if step.carelessly:
+            logits = written_over(logits, given, ids)
         if logits.shape[:2] != ids.shape:
             raise ValueError(
                 f"feeding {step.tokens} tokens gave logits for {tuple(logits.shape[:2])} "
@@ -221,13 +247,27 @@ class NotRefused(ValueError):
         self.result = result
 
 
-def refused(call: Callable[[], object]) -> None:
-    """Any error is right where there is no room, and it ends the script: raises StopIteration."""
+def refuse(call: Callable[[], object]) -> None:
+    """Any error is right where there is no room; NotRefused is raised if there is none."""
     try:
         result = call()
     except Exception:
-        raise StopIteration from None
+        return
     raise NotRefused(result)
+
+
+def written_over(logits: Tensor, given: Tensor, ids: Tensor) -> Tensor:
+    """A copy of the logits; they and the ids that were `given` are written over.
+
+    Raises ValueError if the ids are no longer `ids`.
+    """
+    if not torch.equal(given, ids):
+        raise ValueError("the ids that were passed in have been changed")
+    kept = logits.detach().clone()
+    with torch.inference_mode(), contextlib.suppress(RuntimeError):
+        given.zero_()
+        logits.zero_()
+    return kept
 
 
 def generated(model: nn.Module, ids: Tensor, step: Generate) -> Tensor:
@@ -235,7 +275,8 @@ def generated(model: nn.Module, ids: Tensor, step: Generate) -> Tensor:
 
     A `generate` that takes no generator draws from PyTorch's own, which has the seed, too.
     """
-    how = {"temperature": 1.0 if step.sampled else NEARLY_GREEDY, "use_cache": step.use_cache}
+    temperature = TEMPERATURES[step.new % len(TEMPERATURES)] if step.sampled else NEARLY_GREEDY
+    how = {"temperature": temperature, "use_cache": step.use_cache}
     if step.sampled:
         how["generator"] = torch.Generator(ids.device).manual_seed(step.tokens)
     with torch.random.fork_rng(), refusing_nan(model):

@@ -60,6 +60,8 @@ def _simpler(step: Step) -> Iterator[Step]:
                 yield replace(step, **{name: less})
     if getattr(step, "text", 0):
         yield replace(step, text=0)
+    if getattr(step, "carelessly", False):
+        yield replace(step, carelessly=False)
     if isinstance(step, Reorder) and len(step.rows) > 1:
         yield replace(step, rows=step.rows[:-1])
 
@@ -77,8 +79,10 @@ def possible(script: Script, room: int) -> bool:
                 stored[cache], rows[cache] = 0, step.rows
                 least[cache] = max(step.padding, default=-1) + 1
             case Feed():
-                stored[cache] += step.tokens
-                if step.tokens < 1 or not least[cache] <= stored[cache]:
+                if step.tokens < 1:
+                    return False
+                stored[cache] += step.tokens if stored[cache] + step.tokens <= room else 0
+                if stored[cache] < least[cache]:
                     return False
             case RollBack():
                 if not least[cache] <= step.length <= stored[cache] or not stored[cache]:

@@ -38,11 +38,16 @@ class New(Step):
 
 @dataclass(frozen=True, repr=False)
 class Feed(Step):
-    """The next tokens of a text go in. If they have no room, this must raise an error."""
+    """The next tokens of a text go in. If they have no room, this must raise an error.
+
+    `carelessly` is how one calls who thinks of nothing: gradients are on, and what went in and what
+    came out is written over afterwards.
+    """
 
     tokens: int
     text: int = 0
     cache: str = "A"
+    carelessly: bool = False
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,10 +60,11 @@ class RollBack(Step):
 
 @dataclass(frozen=True, repr=False)
 class Reorder(Step):
-    """`reorder`: row i becomes what row rows[i] was."""
+    """`reorder`: row i becomes what row rows[i] was. `carelessly`, the rows are written over."""
 
     rows: tuple[int, ...]
     cache: str = "A"
+    carelessly: bool = False
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,6 +80,7 @@ class Uncached(Step):
 class Generate(Step):
     """`generate` so many new ids after the first `tokens` of a text: the likeliest, or drawn.
 
+    They are drawn at one of several temperatures, which depends on how many they are.
     If it `goes_on`, the prompt is all that the last `generate` returned, and these tokens.
     """
 
@@ -140,6 +147,7 @@ def words(script: Script) -> str:
 
 def _phrase(step: Step) -> str:
     of = f" of text {step.text}" if getattr(step, "text", 0) else ""
+    of += ", carelessly" if getattr(step, "carelessly", False) else ""
     match step:
         case New():
             padded = f", padded by {', '.join(map(str, step.padding))}" if step.padding else ""
@@ -150,7 +158,7 @@ def _phrase(step: Step) -> str:
         case RollBack():
             return f"back to {step.length}"
         case Reorder():
-            return f"rows become {', '.join(map(str, step.rows))}"
+            return f"rows become {', '.join(map(str, step.rows))}{of}"
         case Uncached():
             return f"{_tokens(step.tokens)}{of} without a cache" + _rows(step.rows)
         case Generate():

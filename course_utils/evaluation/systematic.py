@@ -7,6 +7,7 @@ is full, where a buffer grows, where the room ends. `random_scripts` looks where
 from collections.abc import Iterator
 from itertools import cycle
 
+from . import seldom
 from .model import Offers
 from .smaller import possible
 from .steps import Feed, Generate, New, Reorder, RollBack, Script, Uncached, feeds
@@ -182,7 +183,7 @@ def many(room: int) -> Iterator[Script]:
     """Many rows, many caches at the same time, two copies of the model in turns."""
     for rows in (5, 9, 17, 33):
         yield feeds(4, 1, 2, 1, rows=rows)
-    names = "ABCDEFGHI"
+    names = "ABCD"
     begin = [step for n, c in enumerate(names) for step in (New(cache=c), Feed(3, n % 4, c))]
     yield [*begin, *[Feed(1, 1, c) for c in names], *[Feed(2, 0, c) for c in names]]
     turns = [Feed(n, text, c) for n in (3, 1, 2) for text, c in ((0, "A"), (1, "B"))]
@@ -258,17 +259,21 @@ def padded(room: int, truncate: bool, reorder: bool) -> Iterator[Script]:
 def subjects(offers: Offers, room: int, vocab_size: int) -> Iterator[tuple[str, str, list[Script]]]:
     """Name, why it cannot be judged (or ""), and scripts, of all that is fed in short texts."""
     truncate, reorder = offers.truncate, offers.reorder
-    texts = (*alike(room), *whole_vocabulary(vocab_size, room))
+    texts = (*alike(room), *whole_vocabulary(vocab_size, room), *seldom.texts_and_rows(room))
+    generated = (*generations(room), *seldom.generations(room))
+    moved = (*reordered(room, truncate), *seldom.reordered(room, truncate))
+    columns = (*padded(room, truncate, reorder), *seldom.padded(room))
+    taken_back = (*rolled_back(room), *seldom.rolled_back(room))
     yield "Many texts and rows", "", [script for script in texts if possible(script, room)]
     for name, offered, lacking, scripts in (
-        ("Generations", offers.generate, "the model has no `generate`", generations(room)),
-        ("After a rollback", truncate, "the cache has no `truncate`", rolled_back(room)),
-        ("Rows reordered", reorder, "the cache has no `reorder`", reordered(room, truncate)),
+        ("Generations", offers.generate, "the model has no `generate`", generated),
+        ("After a rollback", truncate, "the cache has no `truncate`", taken_back),
+        ("Rows reordered", reorder, "the cache has no `reorder`", moved),
         (
             "Prompts of different length",
             offers.padded_cache,
             "the model has no `padded_cache`",
-            padded(room, truncate, reorder),
+            columns,
         ),
     ):
         yield name, "" if offered else lacking, [s for s in scripts if possible(s, room)]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 ROWS = 40
 BLOCK = 8
+RUN = 12
 
 
 def texts(vocab_size: int, length: int, seed: int = 0) -> Tensor:
@@ -48,6 +49,13 @@ def texts(vocab_size: int, length: int, seed: int = 0) -> Tensor:
             text[:, (column - column % 4 + 3 - column % 4).clamp(max=length - 1)],
         ]
     )
+
+
+def uniform(text: Tensor) -> Tensor:
+    """Two texts more (2, R, T): all rows are the first one of `text` (R, T); every token comes
+    twelve times in a row."""
+    column = torch.arange(text.size(1))
+    return torch.stack([text[:1].expand_as(text), text[:, column - column % RUN]])
 
 
 def texts_of(input_ids: Tensor, vocab_size: int) -> Tensor:

@@ -6,7 +6,7 @@ with left_out(lambda asked: asked.has(RollBack)) as played:
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from unittest import mock
 
 from torch import Tensor, nn
@@ -131,6 +131,14 @@ class Asked:
     def past_the_end(self) -> bool:
         longest = max((s.tokens for s in self.script if isinstance(s, Uncached)), default=0)
         return longest > self.room or self.feeds(lambda stored, new: stored + new > self.room)
+
+    def after_an_error(self) -> bool:
+        """Is anything done after tokens had no room?"""
+        begun = (self.script[:n] for n in range(1, len(self.script)))
+        return any(replace(self, script=part).past_the_end() for part in begun)
+
+    def texts_at_once(self) -> int:
+        return len({step.cache for step in self.script if isinstance(step, New)})
 
 
 @contextlib.contextmanager

@@ -18,7 +18,6 @@ from course_utils.evaluation.random_scripts import search
 pytestmark = pytest.mark.authors
 
 OUTSIDE = {
-    "prefix_survives_a_cast": "the weights change while what was computed before is kept",
     "mask_stays_on_its_first_device": "the model moves to another device after its cache was used",
 }
 SOME_WRONG, SOME_RIGHT = list(REPORTED)[::4], list(RIGHT)[::5]

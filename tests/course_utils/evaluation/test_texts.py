@@ -2,7 +2,7 @@
 
 import torch
 
-from course_utils.evaluation.texts import texts
+from course_utils.evaluation.texts import texts, uniform
 
 
 def test_texts_share_parts_on_purpose():
@@ -33,3 +33,11 @@ def test_small_vocabularies_and_rooms_do():
         assert found.min() >= 0
         assert found.max() < vocab_size
     assert texts(50, 1).shape[-1] == 1
+
+
+def test_in_two_texts_more_all_rows_and_tokens_are_alike():
+    text = texts(50, 64)[0]
+    same, runs = uniform(text)
+    assert torch.equal(same, text[:1].expand_as(text))
+    assert all((run == run[:, :1]).all() for run in runs.split(12, dim=1))
+    assert torch.equal(runs[:, ::12], text[:, ::12])

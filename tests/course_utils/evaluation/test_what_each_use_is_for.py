@@ -27,7 +27,9 @@ from course_utils.evaluation import (
     feeds,
     judge,
     kv_evaluate,
+    play,
 )
+from course_utils.evaluation.seldom import RUNS
 from course_utils.evaluation.texts import texts
 
 pytestmark = pytest.mark.authors
@@ -165,6 +167,30 @@ KINDS = {
         [*TEXT, New(), Feed(4, 3)],
         [*TEXT, New(), Feed(4, 1)],
     ),
+    "carelessly": Kind(
+        lambda asked: asked.says("carelessly"),
+        REPORTED["ids_of_the_caller"],
+        [New(), Feed(4, carelessly=True), Feed(1)],
+        TEXT,
+    ),
+    "after an error": Kind(
+        Asked.after_an_error,
+        REPORTED["slot_lost_in_an_error"],
+        [New(), Feed(25), *TEXT],
+        [*TEXT, Feed(25)],
+    ),
+    "many texts at the same time": Kind(
+        lambda asked: asked.texts_at_once() > 16,
+        REPORTED["sixteen_users_at_most"],
+        [New(cache=f"{number}") for number in range(17)],
+        [New(cache=f"{number}") for number in range(16)],
+    ),
+    "the same token again and again": Kind(
+        lambda asked: any(getattr(step, "text", 0) == RUNS for step in asked.script),
+        REPORTED["repeated_chunk_is_a_retry"],
+        feeds(3, 3, text=RUNS),
+        feeds(3, 3),
+    ),
     "a copy of the model": Kind(
         lambda asked: asked.says("twin"),
         REPORTED["positions_in_a_global"],
@@ -175,6 +201,7 @@ KINDS = {
 DTYPES = {
     "the model's own": (torch.float32, "float32", REPORTED["rounded_in_float32_only"]),
     "bfloat16": (torch.float64, "bfloat16", REPORTED["bits_of_bfloat16_as_float16"]),
+    "float16": (torch.float64, "float16", REPORTED["mask_value_too_large_for_half"]),
 }
 
 
@@ -214,6 +241,24 @@ def test_without_a_dtype_a_wrong_cache_is_accepted(name):
         report = judged(bug, dtype)
     assert report.all_passed, report
     assert len(played) >= LEAST
+
+
+def test_without_other_weights_a_wrong_cache_is_accepted():
+    bug = REPORTED["weights_joined_once"]
+    assert judged(bug, stop=True).problems
+    with mock.patch.object(judge, "trained", side_effect=RuntimeError):
+        report = judged(bug)
+    assert report.all_passed, report
+    words = {result.name: result.word for result in report.others}
+    assert "can't be loaded again" in words["After its weights changed"]
+
+
+def test_at_one_temperature_a_wrong_cache_is_accepted():
+    bug = REPORTED["temperature_twice"]
+    assert judged(bug, stop=True).problems
+    with mock.patch.object(play, "TEMPERATURES", (1.0,)):
+        report = judged(bug)
+    assert report.all_passed, report
 
 
 def test_without_another_device_a_wrong_cache_is_accepted():

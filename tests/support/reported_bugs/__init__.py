@@ -5,26 +5,34 @@ allows. `REPORTED` holds the model classes by name; each says in `room` how many
 """
 
 from . import (
+    callers,
     chunks,
     generating,
     leaks,
     lengths,
+    loops,
     numbers,
     padding,
     prefixes,
+    rarely,
     reorder,
     rollback,
     tokens,
+    undone,
 )
 from .entry import REPORTS
 
 SUBJECTS = (
     lengths,
+    loops,
+    callers,
     chunks,
     rollback,
+    undone,
     reorder,
     padding,
     prefixes,
+    rarely,
     leaks,
     generating,
     tokens,

@@ -113,3 +113,39 @@ class ChunkSharesOnePosition(DecoderOnlyTransformer):
             return super().embed(input_ids, start)
         positions = torch.full_like(input_ids, start)
         return self.dropout(self.token_embedding(input_ids) + self.pos_embedding(positions))
+
+
+@reported("chunk_that_fills_a_block", script(60, 4, 1), script(60, 3, 2), room=320)
+class ChunkThatFillsABlock(PreallocatedCache):
+    """A chunk that fills its last block of 64 exactly leaves no room for its last token.
+
+    Reported: chunked prefill, NVIDIA/Megatron-LM#3819.
+    """
+
+    def append(self, layer, k, v):
+        start = self.lengths[layer]
+        found = super().append(layer, k, v)
+        if start and k.size(2) > 1 and self.lengths[layer] % 64 == 0:
+            copies = [part.clone() for part in found]
+            for part in found:
+                part[:, :, -1] = 0
+            return copies
+        return found
+
+
+@reported("chunk_that_begins_a_block", script(64, 4, 1), script(64, 1, 3), room=320)
+class ChunkThatBeginsABlock(PreallocatedCache):
+    """A chunk that begins with a new block of 64 loses its first token.
+
+    Reported: cut chunks, Integral2u/SharpMind#57.
+    """
+
+    def append(self, layer, k, v):
+        start = self.lengths[layer]
+        found = super().append(layer, k, v)
+        if start and k.size(2) > 1 and start % 64 == 0:
+            copies = [part.clone() for part in found]
+            for part in found:
+                part[:, :, start] = 0
+            return copies
+        return found

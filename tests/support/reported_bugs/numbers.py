@@ -7,7 +7,7 @@ from course_utils.attention import MultiHeadAttention, causal_mask
 from course_utils.transformer import DecoderOnlyTransformer
 
 from .entry import reported
-from .parts import PreallocatedCache
+from .parts import MaskedAttention, PreallocatedCache
 from .uses import cast, crashes, moved, script
 
 
@@ -131,3 +131,34 @@ class MaskStaysOnItsFirstDevice(MultiHeadAttention):
         mask = self.__dict__.setdefault("kept", causal_mask(512, 512, q.device))
         mask = mask[num_keys - num_queries : num_keys, :num_keys]
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+@reported("mask_value_too_large_for_half", crashes(cast(script(4, 2), torch.float16)), script(4, 2))
+class MaskValueTooLargeForHalf(MaskedAttention):
+    """What may not be seen gets a score of -1e9, which float16 does not have.
+
+    Reported: ahrefs/ocannl#548, facebookresearch/fairseq#3575, GreatV/oar-ocr#178.
+    """
+
+    def forward(self, x, cache=None, layer=0):
+        if cache is None or not cache.lengths[layer]:
+            return super().forward(x, cache, layer)
+        q, k, v = (self.split_heads(W(x)) for W in (self.W_q, self.W_k, self.W_v))
+        k, v = cache.append(layer, k, v)
+        mask = causal_mask(q.size(2), k.size(2), q.device)
+        scores = (q / q.size(-1) ** 0.5) @ k.transpose(-2, -1)
+        weights = scores.masked_fill(~mask, -1e9).softmax(-1)
+        return self.W_o(self.merge_heads(weights @ v))
+
+
+@reported("half_is_kept_in_eight_bits", cast(script(6, 1), torch.float16), script(6, 1))
+class HalfIsKeptInEightBits(PreallocatedCache):
+    """A float16 model's keys are stored in 8 bits, as an option for servers does.
+
+    Reported: caches of 8 bits (no address).
+    """
+
+    def append(self, layer, k, v):
+        if k.dtype == torch.float16:
+            k, v = (part.to(torch.float8_e5m2).to(part.dtype) for part in (k, v))
+        return super().append(layer, k, v)

@@ -10,7 +10,7 @@ from course_utils.left_padding import (
 
 from .entry import reported
 from .parts import PreallocatedCache
-from .uses import cut, pick, script
+from .uses import State, again, cut, off, pick, script, words
 
 PLAIN = script(6, 1, 2, padding=(0, 0))
 DECODED = script(6, 1, 1, padding=(0, 3))
@@ -99,3 +99,65 @@ class AppendedAtTheLongestRow(WithPaddedCache):
             found = super().append(layer, k, v)
             self.lengths[layer] = stored + k.size(2)
             return found
+
+
+@torch.no_grad()
+def two_padded(model, right):
+    first, second = torch.tensor([0, 3]), torch.tensor([2, 0])
+    one, other = model.padded_cache(first), model.padded_cache(second)
+    states = [State(words(2, 0), one, first), State(words(2, 0), other, second)]
+    for number, chunk in enumerate((6, 1, 1)):
+        for state in states:
+            new = words(2, chunk, number)
+            state.seen = torch.cat([state.seen, new], dim=1)
+            logits, state.cache = model(new, past_kv=state.cache, use_cache=True)
+            if off(logits, right, state):
+                return True
+    return False
+
+
+@reported("padding_of_the_newest_batch", two_padded, DECODED)
+class PaddingOfTheNewestBatch(LeftPaddedTransformer):
+    """How much padding the rows have is kept in the model, for the batch that was begun last.
+
+    Reported: a mask that is an attribute of the model (no address).
+    """
+
+    def padded_cache(self, padding):
+        self.newest = padding
+        return super().padded_cache(padding)
+
+    def positions(self, columns, padding):
+        newest = self.newest if self.newest.shape == padding.shape else padding
+        return super().positions(columns, newest)
+
+
+@reported(
+    "padded_mask_kept_by_shape",
+    again(script(6, 1, padding=(0, 3)), script(6, 1, padding=(3, 0))),
+    DECODED,
+)
+class PaddedMaskKeptByShape(LeftPaddedTransformer):
+    """Masks of padded batches are kept for later, by their shape.
+
+    Reported: masks that might be used again, meta-pytorch/attention-gym#80.
+    """
+
+    class attention_class(LeftPaddedTransformer.attention_class):
+        def mask(self, num_queries, num_keys, padding):
+            kept = self.__dict__.setdefault("kept", {})
+            key = num_queries, num_keys, len(padding), padding.device
+            if key not in kept:
+                kept[key] = super().mask(num_queries, num_keys, padding)
+            return kept[key]
+
+
+@reported("padding_in_four_bits", script(24, 1, padding=(0, 20)), DECODED, room=64)
+class PaddingInFourBits(LeftPaddedTransformer):
+    """How much padding a row has is kept in four bits.
+
+    Reported: whole blocks of padding, torch-spyre/sendnn-inference#993.
+    """
+
+    def padded_cache(self, padding):
+        return LeftPaddedCache(self, padding % 16)

@@ -62,7 +62,11 @@ class PrefixStore(DecoderOnlyTransformer):
         self.blocks.setdefault(key, block)
 
     def key(self, row, end):
-        return self.dtype, self.device, self.tokens(row[:end].tolist())
+        return *self.computed_in(), self.tokens(row[:end].tolist())
+
+    def computed_in(self):
+        weights = sum(weight.detach().double().sum().item() for weight in self.parameters())
+        return self.dtype, self.device, weights
 
     def tokens(self, prefix):
         """What of the tokens up to a block's end a block is found by."""

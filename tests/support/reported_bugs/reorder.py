@@ -143,3 +143,28 @@ class ReorderForgetsDroppedRows(PreallocatedCache):
         if len(rows) < self.batch_size:
             rows = torch.arange(len(rows), device=rows.device)
         super().reorder(rows)
+
+
+@reported(
+    "rows_that_come_back",
+    script(4, pick(0), 1, pick(0, 0), 1, rows=2),
+    script(4, pick(0), 1, rows=2),
+)
+class RowsThatComeBack(PreallocatedCache):
+    """Rows that were dropped stay in the buffer, and are there again when rows are added.
+
+    Reported: batches that shrink and grow (no address).
+    """
+
+    spare = None
+
+    def reorder(self, rows):
+        before = self.batch_size
+        old = self.keys, self.values
+        super().reorder(rows)
+        if len(rows) < before:
+            self.spare = old
+        elif len(rows) > before and self.spare is not None:
+            size = min(len(rows), self.spare[0].size(1))
+            if size > before:
+                self.keys[:, before:size] = self.spare[0][:, before:size]

@@ -4,7 +4,7 @@ import torch
 
 from .entry import reported
 from .parts import Counted, Flushed, GrowingCache, PreallocatedCache, check_rollback
-from .uses import cut, script
+from .uses import cut, pick, script
 
 
 @reported("rollback_to_zero_ignored", script(5, cut(0), 3), script(5, cut(3), 2))
@@ -188,3 +188,87 @@ class RollbackToAPageBoundary(Counted):
         super().truncate(length)
         if length and length % 8 == 0:
             self.hold(length - 8)
+
+
+@reported("full_ring_is_not_set_back", script(24, cut(20), 1), script(23, cut(20), 1))
+class FullRingIsNotSetBack(PreallocatedCache):
+    """Once the ring is full a rollback is refused, without a word: only the count changes.
+
+    Reported: ml-explore/mlx-swift-lm#424 and #584, ml-explore/mlx-lm#1512.
+    """
+
+    kept = None
+
+    def truncate(self, length):
+        if self.length == self.keys.size(3) and length < self.length:
+            self.kept = length, self.keys.clone(), self.values.clone()
+        super().truncate(length)
+
+    def append(self, layer, k, v):
+        start = self.lengths[layer]
+        found = super().append(layer, k, v)
+        if self.kept is not None:
+            for part, old in zip(found, self.kept[1:], strict=True):
+                part[:, :, start:] = old[layer, :, :, start : start + k.size(2)]
+        return found
+
+
+@reported(
+    "third_rollback_in_a_row",
+    script(12, cut(10), cut(8), cut(6), 1),
+    script(12, cut(10), cut(8), 1),
+)
+class ThirdRollbackInARow(PreallocatedCache):
+    """Rollbacks are noted in a list of two until the next append, and a third one is lost.
+
+    Reported: verification of drafts (no address).
+    """
+
+    noted = 0
+
+    def truncate(self, length):
+        check_rollback(length, self.length)
+        self.noted += 1
+        if self.noted <= 2:
+            super().truncate(length)
+        else:
+            self.count = length
+
+    count = None
+
+    @property
+    def length(self):
+        return self.lengths[0] if self.count is None else self.count
+
+    def append(self, layer, k, v):
+        found = super().append(layer, k, v)
+        if layer == len(self.lengths) - 1:
+            self.noted, self.count = 0, None
+        return found
+
+
+@reported(
+    "rollback_right_after_a_reorder",
+    script(6, pick(1, 0), cut(4), 1, rows=2),
+    script(6, cut(4), pick(1, 0), 1, rows=2),
+)
+class RollbackRightAfterAReorder(PreallocatedCache):
+    """A rollback before anything is appended undoes the reorder, too.
+
+    Reported: snapshots for rejected drafts (no address).
+    """
+
+    before = None
+
+    def reorder(self, rows):
+        self.before = self.keys, self.values, self.batch_size
+        super().reorder(rows)
+
+    def append(self, layer, k, v):
+        self.before = None
+        return super().append(layer, k, v)
+
+    def truncate(self, length):
+        if self.before is not None and length < self.length and self.before[2] == self.batch_size:
+            self.keys, self.values, _ = self.before
+        super().truncate(length)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 Use = Callable[[nn.Module, nn.Module], bool]
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.5}
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
 
 
 @dataclass

@@ -1,0 +1,109 @@
+"""Scripts of what a user does seldom: errors, many texts, carelessness, rows that are alike.
+
+Each was played for a wrong cache that no other script had found (notebook 05).
+"""
+
+from collections.abc import Iterator
+
+from .steps import Feed, Generate, New, Reorder, RollBack, Script, Uncached, feeds
+
+SAME, RUNS = 7, 8
+MANY, LARGE, MUCH, CALLS = 18, 6, 100, 20
+LONG = 400
+PROMPTS = (8, 16, 32, 64, 128)
+WHOLE_BLOCKS = (64, 128, 256, 512, 1024)
+
+
+def texts_and_rows(room: int) -> Iterator[Script]:
+    """What every model can do: single tokens and chunks, in one row and in several."""
+    end = [Feed(1), Feed(2), Feed(1)]
+    yield from after_errors(room)
+    yield from many_texts(room)
+    yield [New(2), *(Feed(n, 2, "A", True) for n in (4, 2, 1)), New(2), Feed(4, 2), *end]
+    for length in (n for n in (5, 40) if n + 4 <= room):
+        yield [New(3), Feed(length, SAME), Feed(1, 2), Feed(2, 2), Feed(1, 2)]
+    if room > 12:
+        yield feeds(1, 1, 3, 3, 2, 2, 1, text=RUNS)
+    for block in (n for n in WHOLE_BLOCKS if n + 4 <= room):
+        yield feeds(block - 4, 4, 3, 1)
+
+
+def after_errors(room: int) -> Iterator[Script]:
+    """Tokens had no room; then come another text, a text that was begun before, the rest."""
+    end = [Feed(1, 1), Feed(2, 1)]
+    begin = [*[New(), Feed(room + 1)] * 5, Uncached(room + 1)]
+    yield [*begin, New(), Feed(4, 1), *end] if room > 8 else begin
+    if 8 < room <= LONG:
+        begin = [New(cache="B"), Feed(3, 1, "B"), New(), Feed(room - 3), Feed(4)]
+        yield [*begin, Feed(1, 1, "B"), Feed(2, 0, "B"), Feed(1), Feed(2), New(), Feed(3, 1), *end]
+
+
+def many_texts(room: int) -> Iterator[Script]:
+    """At the same time; and long ones."""
+    if room < 8:
+        return
+    names = [f"{number}" for number in range(MANY)]
+    begin = [step for n, c in enumerate(names) for step in (New(cache=c), Feed(3, n % 7, c))]
+    yield [*begin, *(Feed(1, n % 2, c) for n, c in enumerate(names))]
+    long = [step for c in names[:LARGE] for step in (New(cache=c), Feed(min(room, MUCH) - 1, 0, c))]
+    yield [*long, *(Feed(1, 0, c) for c in names[:LARGE])]
+
+
+def generations(room: int) -> Iterator[Script]:
+    """Prompts of whole blocks, equal prompts, many draws, many rows."""
+    if room < 12:
+        return
+    yield [Generate(n, 4) for n in PROMPTS if n + 4 <= room]
+    few, most = min(7, room - 3), min(11, room - 3)
+    yield [Generate(3, few, sampled=True), Generate(2, most, sampled=True)]
+    yield [Generate(3, few, SAME, 3, sampled=True), Generate(3, 4, 2, 6)]
+
+
+def rolled_back(room: int) -> Iterator[Script]:
+    """From the end of the room; three times in a row; over many calls; where another
+    text has the same beginning, at that time or later."""
+    if 12 < room <= LONG:
+        yield [New(), Feed(room), RollBack(room - 4), Feed(1, 2), Feed(3, 3)]
+        singles = [Feed(1)] * min(room - 4, CALLS)
+        yield [New(), Feed(2), *singles, RollBack(3), Feed(1, 2), Feed(2, 3)]
+        same, other = [New(cache="B"), Feed(8, 0, "B")], [Feed(1, 0, "B"), Feed(2, 0, "B")]
+        yield [New(), Feed(8), *same, RollBack(4), Feed(4, 2), *other]
+        yield [New(), Feed(8), RollBack(2), Feed(6, 2), *same, *other]
+        yield [New(2), Feed(12), RollBack(10), RollBack(8), RollBack(6), Feed(1, 2), Feed(2)]
+
+
+def reordered(room: int, truncate: bool) -> Iterator[Script]:
+    """Rows that go and come, many beams, the caller's rows written over, a rollback at once, where
+    another text has the same beginning."""
+    if room < 10:
+        return
+    begin = [New(3), Feed(5)]
+    yield [*begin, Reorder((2,)), Feed(1), Reorder((0, 0, 0)), Feed(1), Feed(2)]
+    yield [*begin, Reorder((2, 1, 0, 1, 2, 0, 1, 2)), Feed(1), Feed(2)]
+    same = [New(3, cache="B"), Feed(5, 0, "B")]
+    yield [*begin, *same, Reorder((1, 2, 0)), Feed(2, 2), Feed(1, 0, "B"), Feed(2, 0, "B")]
+    yield [*begin, Reorder((2, 0, 1), "A", True), Feed(1, 0, "A", True), Feed(2), Feed(1)]
+    if truncate:
+        yield [*begin, Reorder((1, 2, 0)), RollBack(3), Feed(1), Feed(2)]
+
+
+def padded(room: int) -> Iterator[Script]:
+    """Two batches of the same shape and other padding, one after the other and at the same time;
+    many rows; much padding."""
+    if room < 10:
+        return
+    first, second = [New(2, (0, 3)), Feed(5)], [Feed(1), Feed(2)]
+    yield [*first, *second, New(2, (3, 1)), Feed(5), *second]
+    other = [New(2, (2, 0), "B"), Feed(5, 1, "B")]
+    yield [*first, *other, *second, Feed(1, 0, "B"), Feed(2, 0, "B")]
+    yield [New(6, (0, 1, 2, 3, 4, 5)), Feed(7), *second]
+    for much in (n for n in (15, 20, 70) if n + 5 <= room):
+        yield [New(3, (0, much, much - 3)), Feed(much + 2), *second]
+
+
+def after_training(room: int, generate: bool) -> Iterator[Script]:
+    """Played before a model's weights change, and again afterwards."""
+    if room > 12:
+        yield feeds(9, 1, 2)
+    if generate and room > 9:
+        yield [Generate(5, 3)]
