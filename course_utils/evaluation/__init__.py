@@ -2,8 +2,8 @@
 
 `steps` are what a user of a cache does, `systematic`, `seldom` and `random_scripts` sequences of
 them; `play` plays one, `lane` judges it in a dtype, `trial` collects, and `judge` holds the two
-judgements.
-`report` is what they find, `cases` holds the stored logits, `questions` how much a model remembers.
+judgements. `report` is what they find, `cases` holds the stored logits, `questions` how much a
+model remembers.
 """
 
 from .cases import TEST_CASES, TestCase, load_test_cases

@@ -14,11 +14,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from . import seldom, systematic
+from . import systematic
 from .cases import TestCase, load_test_cases
 from .devices import NotJudged, follows_its_device
 from .differences import first_difference
-from .lane import Lane, explain, lane_in, trained
+from .lane import Lane, explain, lane_in
 from .model import in_chunks, on_device, uncached, vocab_size
 from .play import Outcome
 from .precise import precise_copy
@@ -67,12 +67,12 @@ def kv_evaluate(
     After every step of every script, the full logits must be those of the uncached forward pass: in
     float64 to 1e-9, where the device has it, and in the model's own dtype, bfloat16 and float16 to
     what these allow. First the test cases, in all `ways_to_feed` and beside other texts, with the
-    stored logits (to 1e-4); then what `systematic` holds, and a little after the weights have
-    changed; then scripts drawn by hypothesis, from a fixed seed, ten times as many if `thorough`.
-    What a model does not offer is not judged. With `stop`, the first case or subject that fails is
-    the last. `tolerance` is what float64 logits may differ by instead of 1e-9, for a model that
-    computes a part in float32 whatever its dtype. If `brief`, a few scripts of every subject are
-    played, and all that generate: for many models, not for one that matters.
+    stored logits (to 1e-4); then what `systematic` holds; then scripts drawn by hypothesis, from a
+    fixed seed, ten times as many if `thorough`. What a model does not offer is not judged. With
+    `stop`, the first case or subject that fails is the last. `tolerance` is what float64 logits may
+    differ by instead of 1e-9, for a model that computes a part in float32 whatever its dtype. If
+    `brief`, a few scripts of every subject are played, and all that generate: for many models, not
+    for one that matters.
     """
     cases = load_test_cases() if cases is None else cases
     try:
@@ -180,13 +180,6 @@ def _by_subject(trial: Trial) -> Iterator[Result]:
         if not scripts:
             result.not_judged = lacking or f"max_seq_len={room} is too short for it"
         yield result if result.not_judged else trial.judge(result, scripts)
-    training = list(seldom.after_training(room, offered.generate))
-    result = Result("After its weights changed", "1 row and more")
-    try:
-        yield trial.judge(result, training, trained(trial.main, training))
-    except Exception as error:
-        result.not_judged = f"it can't be loaded again ({type(error).__name__})"
-        yield result
     filled = {f"token {room + 1} without cache": [Uncached(room + 1)]}
     filled |= systematic.filled(room, offered.generate, trial.thorough)
     result = Result("Filled to max_seq_len", f"1 x {room}")

@@ -4,7 +4,6 @@ Shapes: B batch, Q new tokens, T tokens so far, V vocab_size.
 """
 
 import contextlib
-from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from .differences import first_difference
 from .model import max_seq_len, on_device, uncached, vocab_size
-from .play import Answer, Expected, NotOffered, NotRefused, Outcome, Play, generated
+from .play import Answer, Ended, Expected, NotOffered, NotRefused, Outcome, Play, generated
 from .precise import copied, precise_copy, refuse_missing_rows, state
 from .steps import Generate, Script
 from .texts import texts, uniform
@@ -22,7 +21,6 @@ MARGIN = 8
 SPARE = 16
 MEASURED = 200
 NUDGES, MOST_IN_VAIN = 6, 4
-OTHER = 0.1
 
 
 class Lane:
@@ -63,7 +61,7 @@ class Lane:
         for number, step in enumerate(script):
             try:
                 play.take(number, step)
-            except StopIteration:
+            except Ended:
                 break
             except NotOffered:
                 outcome.offered = False
@@ -230,27 +228,6 @@ def lane_in(
     if tolerance == EXACT:
         tolerance = MARGIN * rounding(exact, rounded)
     return Lane(rounded, tolerance, str(dtype).removeprefix("torch."))
-
-
-@torch.no_grad()
-def trained(lane: Lane, before: Iterable[Script]) -> Lane:
-    """A lane of the same model with other weights, which it got after it was used as in `before`.
-
-    Raises what the model raises when it is copied or loaded.
-    """
-    used, generator = copied(lane.model), torch.Generator().manual_seed(0)
-    other = nudged(lane.model, generator, OTHER)
-    for script in before:
-        play = Play(used, lane.texts)
-        with contextlib.suppress(Exception):
-            for number, step in enumerate(script):
-                play.take(number, step)
-    used.train()
-    used.load_state_dict(other.state_dict())
-    found = Lane(used.eval(), lane.tolerance, lane.name, lane.eps)
-    found.compares_draws = lane.compares_draws
-    found.expected = Expected(other)
-    return found
 
 
 @torch.no_grad()

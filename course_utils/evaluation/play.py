@@ -18,6 +18,7 @@ from .precise import refusing_nan
 from .steps import Feed, Generate, New, Reorder, RollBack, Step, Uncached
 
 NEARLY_GREEDY = 1e-8
+AT_ONCE = 3  # caches; a model may have no room for more
 TEMPERATURES = (1.0, 0.6, 1.7)
 NO_ERROR = "no error was raised; expected one that says the sequence is too long"
 
@@ -129,18 +130,10 @@ class Play:
     def take(self, number: int, step: Step) -> None:
         """Do one step. Raises what the model raises, ValueError for logits of another shape.
 
-        A cache that has refused tokens may refuse all that comes later, too: StopIteration.
+        A cache that has refused tokens is not used any more: Ended.
         """
-        try:
-            self.do(number, step)
-        except NotRefused:
-            raise
-        except Exception:
-            if not isinstance(step, New) and getattr(step, "cache", None) in self.refused:
-                raise StopIteration from None
-            raise
-
-    def do(self, number: int, step: Step) -> None:
+        if not isinstance(step, New) and getattr(step, "cache", None) in self.refused:
+            raise Ended
         match step:
             case New():
                 self.begin(step)
@@ -153,9 +146,6 @@ class Play:
             case Reorder():
                 rows = on_device(torch.tensor(step.rows), self.model)
                 self.change(step.cache, "reorder", rows)
-                if step.carelessly:
-                    rows.zero_()
-                    rows = on_device(torch.tensor(step.rows), self.model)
                 story = self.stories[step.cache]
                 padding = tuple(story.padding[row] for row in step.rows)
                 self.stories[step.cache] = Story(story.ids[rows], padding)
@@ -198,14 +188,14 @@ class Play:
             refuse(lambda: model(ids, past_kv=self.caches[step.cache], use_cache=True))
             self.refused.add(step.cache)
             return
-        given = ids.clone() if step.carelessly else ids
-        with torch.set_grad_enabled(step.carelessly):
+        may_fail = step.carelessly or len(self.caches) > AT_ONCE
+        with torch.set_grad_enabled(step.carelessly), ending_the_script(may_fail):
             logits, cache = only_if_offered(
                 len(ids) > 1 and start == 0,
-                lambda: model(given, past_kv=self.caches[step.cache], use_cache=True),
+                lambda: model(ids, past_kv=self.caches[step.cache], use_cache=True),
             )
         if step.carelessly:
-            logits = written_over(logits, given, ids)
+            logits = written_over(logits)
         if logits.shape[:2] != ids.shape:
             raise ValueError(
                 f"feeding {step.tokens} tokens gave logits for {tuple(logits.shape[:2])} "
@@ -239,6 +229,10 @@ def only_if_offered(may_be_left_out: bool, call: Callable[[], Any]) -> Any:
         raise
 
 
+class Ended(Exception):
+    """The script ends here, and nothing was wrong."""
+
+
 class NotRefused(ValueError):
     """Tokens went in where there was no room for them; `result` is what came out."""
 
@@ -256,16 +250,23 @@ def refuse(call: Callable[[], object]) -> None:
     raise NotRefused(result)
 
 
-def written_over(logits: Tensor, given: Tensor, ids: Tensor) -> Tensor:
-    """A copy of the logits; they and the ids that were `given` are written over.
+@contextlib.contextmanager
+def ending_the_script(may_fail: bool) -> Iterator[None]:
+    """If it may fail, an error is no fault, and ends the script."""
+    try:
+        yield
+    except NotOffered:
+        raise
+    except Exception as error:
+        if may_fail:
+            raise Ended from error
+        raise
 
-    Raises ValueError if the ids are no longer `ids`.
-    """
-    if not torch.equal(given, ids):
-        raise ValueError("the ids that were passed in have been changed")
+
+def written_over(logits: Tensor) -> Tensor:
+    """A copy of the logits, which are written over, as sampling often does it."""
     kept = logits.detach().clone()
     with torch.inference_mode(), contextlib.suppress(RuntimeError):
-        given.zero_()
         logits.zero_()
     return kept
 

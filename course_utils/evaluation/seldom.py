@@ -29,19 +29,20 @@ def texts_and_rows(room: int) -> Iterator[Script]:
 
 
 def after_errors(room: int) -> Iterator[Script]:
-    """Tokens had no room; then come another text, a text that was begun before, the rest."""
+    """Tokens had no room; then come another text, and one that was begun before."""
     end = [Feed(1, 1), Feed(2, 1)]
     begin = [*[New(), Feed(room + 1)] * 5, Uncached(room + 1)]
     yield [*begin, New(), Feed(4, 1), *end] if room > 8 else begin
     if 8 < room <= LONG:
         begin = [New(cache="B"), Feed(3, 1, "B"), New(), Feed(room - 3), Feed(4)]
-        yield [*begin, Feed(1, 1, "B"), Feed(2, 0, "B"), Feed(1), Feed(2), New(), Feed(3, 1), *end]
+        yield [*begin, Feed(1, 1, "B"), Feed(2, 0, "B"), New(), Feed(3, 1), *end]
 
 
 def many_texts(room: int) -> Iterator[Script]:
-    """At the same time; and long ones."""
+    """One after the other; at the same time; and long ones."""
     if room < 8:
         return
+    yield [step for n in range(MANY) for step in (New(), Feed(2, n % 7), Feed(1))]
     names = [f"{number}" for number in range(MANY)]
     begin = [step for n, c in enumerate(names) for step in (New(cache=c), Feed(3, n % 7, c))]
     yield [*begin, *(Feed(1, n % 2, c) for n, c in enumerate(names))]
@@ -73,8 +74,8 @@ def rolled_back(room: int) -> Iterator[Script]:
 
 
 def reordered(room: int, truncate: bool) -> Iterator[Script]:
-    """Rows that go and come, many beams, the caller's rows written over, a rollback at once, where
-    another text has the same beginning."""
+    """Rows that go and come, many beams, a rollback at once, where another text has the same
+    beginning."""
     if room < 10:
         return
     begin = [New(3), Feed(5)]
@@ -82,7 +83,6 @@ def reordered(room: int, truncate: bool) -> Iterator[Script]:
     yield [*begin, Reorder((2, 1, 0, 1, 2, 0, 1, 2)), Feed(1), Feed(2)]
     same = [New(3, cache="B"), Feed(5, 0, "B")]
     yield [*begin, *same, Reorder((1, 2, 0)), Feed(2, 2), Feed(1, 0, "B"), Feed(2, 0, "B")]
-    yield [*begin, Reorder((2, 0, 1), "A", True), Feed(1, 0, "A", True), Feed(2), Feed(1)]
     if truncate:
         yield [*begin, Reorder((1, 2, 0)), RollBack(3), Feed(1), Feed(2)]
 
@@ -99,11 +99,3 @@ def padded(room: int) -> Iterator[Script]:
     yield [New(6, (0, 1, 2, 3, 4, 5)), Feed(7), *second]
     for much in (n for n in (15, 20, 70) if n + 5 <= room):
         yield [New(3, (0, much, much - 3)), Feed(much + 2), *second]
-
-
-def after_training(room: int, generate: bool) -> Iterator[Script]:
-    """Played before a model's weights change, and again afterwards."""
-    if room > 12:
-        yield feeds(9, 1, 2)
-    if generate and room > 9:
-        yield [Generate(5, 3)]

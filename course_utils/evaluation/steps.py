@@ -40,8 +40,8 @@ class New(Step):
 class Feed(Step):
     """The next tokens of a text go in. If they have no room, this must raise an error.
 
-    `carelessly` is how one calls who thinks of nothing: gradients are on, and what went in and what
-    came out is written over afterwards.
+    `carelessly`, gradients are on, and the logits that came out are written over afterwards; here
+    an error is no fault.
     """
 
     tokens: int
@@ -60,11 +60,10 @@ class RollBack(Step):
 
 @dataclass(frozen=True, repr=False)
 class Reorder(Step):
-    """`reorder`: row i becomes what row rows[i] was. `carelessly`, the rows are written over."""
+    """`reorder`: row i becomes what row rows[i] was."""
 
     rows: tuple[int, ...]
     cache: str = "A"
-    carelessly: bool = False
 
 
 @dataclass(frozen=True, repr=False)
@@ -158,7 +157,7 @@ def _phrase(step: Step) -> str:
         case RollBack():
             return f"back to {step.length}"
         case Reorder():
-            return f"rows become {', '.join(map(str, step.rows))}{of}"
+            return f"rows become {', '.join(map(str, step.rows))}"
         case Uncached():
             return f"{_tokens(step.tokens)}{of} without a cache" + _rows(step.rows)
         case Generate():

@@ -18,6 +18,9 @@ from course_utils.evaluation.random_scripts import search
 pytestmark = pytest.mark.authors
 
 OUTSIDE = {
+    "prefix_survives_a_cast": "the weights change while what was computed before is kept",
+    "prefix_of_other_weights": "the weights change while what was computed before is kept",
+    "weights_joined_once": "the weights change after the model was used",
     "mask_stays_on_its_first_device": "the model moves to another device after its cache was used",
 }
 SOME_WRONG, SOME_RIGHT = list(REPORTED)[::4], list(RIGHT)[::5]

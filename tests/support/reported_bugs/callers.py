@@ -8,9 +8,9 @@ import torch
 from course_utils.transformer import DecoderOnlyTransformer
 
 from .entry import reported
-from .parts import Counted, GrowingCache
+from .parts import Counted
 from .prefixes import FIRST, PrefixStore
-from .uses import State, again, crashes, differs, off, pick, script, words
+from .uses import State, again, crashes, differs, off, script, words
 
 
 @torch.no_grad()
@@ -120,26 +120,20 @@ class WeightsJoinedOnce(DecoderOnlyTransformer):
                 W.weight.data = weight
 
 
-def written_over(*chunks, rows=1, order=None):
-    """The caller writes over ids that went in, logits that came out, and rows it asked for."""
+def written_over(*chunks):
+    """The caller writes over the logits that came out, as top-k sampling often does it."""
 
     @torch.no_grad()
     def wrong(model, right):
         for _ in range(2):
-            state = State(words(rows, 0), None, torch.zeros(rows, dtype=torch.long))
+            state = State(words(1, 0), None, torch.zeros(1, dtype=torch.long))
             for number, chunk in enumerate(chunks):
-                new = words(len(state.seen), chunk, number)
+                new = words(1, chunk, number)
                 state.seen = torch.cat([state.seen, new], dim=1)
                 logits, state.cache = model(new, past_kv=state.cache, use_cache=True)
                 if off(logits, right, state):
                     return True
-                new.zero_()
                 logits.zero_()
-                if order and number == 0:
-                    index = torch.tensor(order)
-                    state.cache.reorder(index)
-                    state.seen = state.seen[index]
-                    index.zero_()
         return False
 
     return wrong
@@ -162,54 +156,6 @@ class LogitsHandedOutTwice(DecoderOnlyTransformer):
             return found
         key = self.dtype, self.device, str(input_ids.tolist())
         return self.known.setdefault(key, found[0].detach()), found[1]
-
-
-@reported("ids_of_the_caller", written_over(4, 1, 1), script(4, 1, 1))
-class IdsOfTheCaller(DecoderOnlyTransformer):
-    """The prompt is kept as the caller's own tensor, and run when the next token comes.
-
-    Reported: indices in a buffer that is used again, 0xShug0/audio.cpp#426.
-    """
-
-    def forward(self, input_ids, past_kv=None, use_cache=False):
-        if not use_cache:
-            return super().forward(input_ids)
-        if past_kv is None:
-            return super().forward(input_ids)[0], input_ids
-        if torch.is_tensor(past_kv):
-            self.check_input(torch.cat([past_kv, input_ids], 1), None, True)
-            past_kv = super().forward(past_kv, None, True)[1]
-        return super().forward(input_ids, past_kv, True)
-
-
-@reported(
-    "rows_of_the_caller", written_over(4, 1, rows=2, order=(1, 0)), script(4, pick(1, 0), 1, rows=2)
-)
-class RowsOfTheCaller(GrowingCache):
-    """A reorder is put off until the next token, and reads the caller's tensor only then.
-
-    Reported: student repositories, beam search (no address).
-    """
-
-    rows = None
-
-    def append(self, layer, k, v):
-        if layer == 0 and self.rows is not None:
-            rows, self.rows = self.rows, None
-            super().reorder(rows)
-        return super().append(layer, k, v)
-
-    def reorder(self, rows):
-        if self.rows is not None:
-            super().reorder(self.rows)
-        self.rows = rows
-        self.batch_size = len(rows)
-
-    def truncate(self, length):
-        if self.rows is not None:
-            rows, self.rows = self.rows, None
-            super().reorder(rows)
-        super().truncate(length)
 
 
 def with_gradients(model, right):
