@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 from .steps import Feed, Generate, New, Reorder, RollBack, Script, Step, Uncached, size
 
@@ -24,11 +25,15 @@ def reduced(script: Script, fails: Callable[[Script], bool], room: int, tries: i
 
 
 def variations(script: Script) -> Iterator[list[Step]]:
-    """The script without a step, with some tokens less in a `Feed` and in all later rollbacks, and
-    with a smaller number in a step; the boldest come first.
+    """The script without a step, with two `Feed`s as one, with some tokens less in a `Feed` and in
+    all later rollbacks, and with a smaller number in a step; the boldest come first.
     """
     for i in reversed(range(len(script))):
         yield [*script[:i], *script[i + 1 :]]
+    for i, (step, after) in enumerate(pairwise(script)):
+        if isinstance(step, Feed) and isinstance(after, Feed) and step.cache == after.cache:
+            together = replace(step, tokens=step.tokens + after.tokens)
+            yield [*script[:i], together, *script[i + 2 :]]
     for i, step in enumerate(script):
         if isinstance(step, Feed) and _rolls_back(script[i + 1 :], step.cache):
             for fewer in dict.fromkeys((step.tokens // 2, 1)):
@@ -58,6 +63,10 @@ def _simpler(step: Step) -> Iterator[Step]:
         for less in dict.fromkeys((least, value // 2, value - 1)):
             if least <= less < value and not (name == "rows" and getattr(step, "padding", ())):
                 yield replace(step, **{name: less})
+    if isinstance(step, New) and len(step.padding) > 2:
+        for row in reversed(range(step.rows)):
+            padding = step.padding[:row] + step.padding[row + 1 :]
+            yield replace(step, rows=step.rows - 1, padding=padding)
     if getattr(step, "text", 0):
         yield replace(step, text=0)
     if getattr(step, "carelessly", False):

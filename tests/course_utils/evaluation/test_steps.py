@@ -81,6 +81,21 @@ def test_a_script_is_reduced_to_what_fails():
     assert reduced(long, fails, room=24, tries=0) == long
 
 
+def test_feeds_are_put_together_and_padded_rows_left_out():
+    def past_eight(script):
+        return sum(step.tokens for step in script[1:-1]) >= 8 and script[-1].tokens > 0
+
+    chunks = [New(), Feed(5), Feed(1), Feed(2), Feed(1)]
+    assert reduced(chunks, past_eight, room=24, tries=200) == [New(), Feed(8), Feed(1)]
+
+    def one_row_by_two(script):
+        return 2 in script[0].padding and len(script) == 2
+
+    padded = [New(5, (0, 1, 2, 3, 4)), Feed(6)]
+    found = reduced(padded, one_row_by_two, room=24, tries=200)
+    assert found[0].rows == len(found[0].padding) == 2
+
+
 def test_lengths_that_depend_on_each_other_are_reduced_together():
     def fails(script):
         """Two tokens are taken back, twice, and as many as there are must have been stored."""
