@@ -8,6 +8,8 @@ import pytest
 
 from course_utils.transformer import ROOT
 
+pytestmark = pytest.mark.authors
+
 SETTINGS = """
 [pytest]
 addopts = --strict-markers -m "not thorough"

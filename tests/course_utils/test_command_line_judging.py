@@ -10,6 +10,8 @@ from course_utils import __main__ as command_line
 from course_utils import cache_bugs
 from course_utils.evaluation import TEST_CASES, Report, Result, kv_evaluate, load_test_cases
 
+pytestmark = pytest.mark.authors
+
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
 
 

@@ -37,6 +37,7 @@ def test_generation_with_and_without_a_cache(device, dtype, cache):
         assert torch.equal(cached, model.generate(prompt, 10, temperature=0, use_cache=False))
 
 
+@pytest.mark.authors
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", ["mask_inverted", "whole_text_again"])
 def test_a_wrong_cache_does_not_end_the_judgement(device, name):

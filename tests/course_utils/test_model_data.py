@@ -57,12 +57,14 @@ def test_stored_logits_are_those_of_both_reference_implementations(model):
                 assert abs(stored[row].numpy() - by_loop).max() < 1e-5
 
 
+@pytest.mark.authors
 def test_recall_with_a_cache_and_without_is_the_same_in_kind(model):
     plain, cached = (recall(model, 4, seed=5, use_cache=use_cache) for use_cache in (False, True))
     assert plain.equals(cached)
     assert plain["questions"].sum() > 30
 
 
+@pytest.mark.authors
 @pytest.mark.parametrize("name", ["no_mask_offset", "values_not_cached"])
 def test_a_wrong_cache_ruins_recall(name):
     wrong = load_model(device="cpu", model_class=CATALOGUE[name].model_class)
@@ -70,6 +72,7 @@ def test_a_wrong_cache_ruins_recall(name):
     assert recall(wrong, 3, use_cache=True)["recall"].max() < 0.2
 
 
+@pytest.mark.authors
 def test_recall_reaches_its_aims_on_the_stored_held_out_stories(model):
     """A quick look; `--mode recall` asks at least 1000 questions in each range."""
     table = recall(model, num_stories=40, seed=0)

@@ -9,6 +9,8 @@ import pytest
 
 from course_utils.transformer import ROOT
 
+pytestmark = pytest.mark.authors
+
 PACKAGE = ROOT / "course_utils"
 # The model comes after what it is made of, though notebook 02 builds it before 03 and 04.
 ORDER = [

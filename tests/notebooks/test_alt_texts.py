@@ -14,6 +14,8 @@ from authoring.site.stage import alt_texts
 from course_utils.plots.alt_texts import FILE
 from course_utils.transformer import ROOT
 
+pytestmark = pytest.mark.authors
+
 TABLES = tomllib.loads(FILE.read_text(encoding="utf-8"))
 ALL = sorted((ROOT / "notebooks").rglob("[0-9][0-9]_*.ipynb"))
 

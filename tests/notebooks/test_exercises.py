@@ -11,6 +11,8 @@ import pytest
 
 from course_utils.transformer import ROOT
 
+pytestmark = pytest.mark.authors
+
 CORE = sorted((ROOT / "notebooks").glob("0[1-9]*.ipynb"))
 WORKED = [*CORE, *sorted((ROOT / "notebooks" / "going_further").glob("*.ipynb"))]
 QUICK = [path.stem for path in WORKED if path.stem[:2] in ("01", "02", "03")]

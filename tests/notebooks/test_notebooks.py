@@ -11,6 +11,8 @@ from authoring.site.extract import figure
 from course_utils import checks
 from course_utils.transformer import ROOT, load_config
 
+pytestmark = pytest.mark.authors
+
 ALL = sorted(
     path
     for path in (ROOT / "notebooks").rglob("*.ipynb")

@@ -8,6 +8,8 @@ from source import code_of, definitions, without_docstrings
 
 from course_utils.transformer import ROOT
 
+pytestmark = pytest.mark.authors
+
 ROOMS = {
     "01_attention": "attention",
     "02_transformer_block": "transformer",

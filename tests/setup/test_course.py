@@ -29,6 +29,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from small_notebooks import write_notebook
 
+pytestmark = pytest.mark.authors
+
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("course.py", "setup/course_setup.py")
 RUNNERS = ("tests/run_all.py", "tests/again.py")

@@ -17,6 +17,8 @@ import pytest
 
 from authoring import COLAB
 
+pytestmark = pytest.mark.authors
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("README.md", "INSTRUCTORS.md")
 READ = ("course.py", "setup/course_setup.py", "setup/links.py", *PAGES)

@@ -20,6 +20,8 @@ import yaml
 
 from authoring.site.__main__ import SITE
 
+pytestmark = pytest.mark.authors
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 HEAD = "#    uv pip compile "

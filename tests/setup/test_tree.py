@@ -7,6 +7,8 @@ import pytest
 
 from course_utils.transformer import ROOT
 
+pytestmark = pytest.mark.authors
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PACKAGE = ROOT / "course_utils"
 TREE = re.search(r"## What is in here\n\n```\n(.+?)```", README, re.S)[1]

@@ -13,6 +13,8 @@ from course_utils.checks.inputs import Call, column_by_column, every_second_numb
 from course_utils.checks.judged import calling, difference, gradients, judge
 from course_utils.checks.modules import Use, learning, using
 
+pytestmark = pytest.mark.authors
+
 WHOLE = st.integers(0, 1000)
 ROWS = st.builds(
     lambda x: Call("double", (x,)),

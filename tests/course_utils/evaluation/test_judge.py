@@ -26,6 +26,8 @@ from course_utils.kv_cache import GrowingCache, PreallocatedCache
 from course_utils.left_padding import LeftPaddedTransformer
 from course_utils.transformer import DecoderOnlyTransformer
 
+pytestmark = pytest.mark.authors
+
 FIRST_WRONG = {
     "positions_restart": ((4, 1, 1, 1), 4),
     "no_mask_offset": ((4, 1, 1, 1), 4),

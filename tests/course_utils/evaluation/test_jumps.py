@@ -10,6 +10,8 @@ from course_utils.going_further.smaller.packed_numbers import quantized
 from course_utils.kv_cache import GrowingCache
 from course_utils.transformer import DecoderOnlyTransformer
 
+pytestmark = pytest.mark.authors
+
 
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("seed", range(4))

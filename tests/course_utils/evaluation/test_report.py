@@ -1,5 +1,6 @@
 """A report says what was judged, in the assignment's words, and passes nothing unjudged."""
 
+import pytest
 import torch
 from helpers import SMALL, cases_for, small_model
 
@@ -15,6 +16,8 @@ from course_utils.evaluation import (
 )
 from course_utils.kv_cache import GrowingCache
 from course_utils.transformer import DecoderOnlyTransformer
+
+pytestmark = pytest.mark.authors
 
 
 def test_a_case_without_checks_has_not_passed():

@@ -152,6 +152,7 @@ def test_it_is_right_in_bfloat16_too(monkeypatch, three_threads, name):
         assert replay(decoder, script, torch.bfloat16).problem is None
 
 
+@pytest.mark.authors
 @pytest.mark.parametrize("name", ["by rows", "by columns, one thread", "in parts"])
 def test_the_harness_passes_it_by_every_way_that_keeps_no_copy(monkeypatch, three_threads, name):
     always(monkeypatch, name)

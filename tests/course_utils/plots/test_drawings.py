@@ -20,6 +20,8 @@ from course_utils.plots import drawings
 from course_utils.plots.drawings import chapters, clock, grammar, proof
 from course_utils.stories import Tokenizer
 
+pytestmark = pytest.mark.authors
+
 
 @pytest.fixture(scope="module", params=drawings.__all__)
 def drawn(request):

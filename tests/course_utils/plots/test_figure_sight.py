@@ -1,6 +1,7 @@
 """The checks of the figures see what they are there for: bad figures are found to be bad."""
 
 import matplotlib.pyplot as plt
+import pytest
 from figure_samples import FIGURES
 from figure_sight import (
     LIGHTER,
@@ -17,6 +18,8 @@ from figure_sight import (
 
 from course_utils.going_further.speed import figures as speed_figures
 from course_utils.plots import look
+
+pytestmark = pytest.mark.authors
 
 
 def bad(**lines: dict) -> plt.Axes:

@@ -34,6 +34,8 @@ from matplotlib.figure import Figure
 from course_utils import going_further, plots
 from course_utils.plots import look
 
+pytestmark = pytest.mark.authors
+
 SMALLEST = 10  # points
 # Axes with a time whose spread is not drawn, and why.
 NO_SPREAD = {
