@@ -18,7 +18,7 @@ from .precise import refusing_nan
 from .steps import Feed, Generate, New, Reorder, RollBack, Step, Uncached
 
 NEARLY_GREEDY = 1e-8
-AT_ONCE = 3  # caches; a model may have no room for more
+AT_ONCE = 9  # caches; a model may have no room for more
 TEMPERATURES = (1.0, 0.6, 1.7)
 NO_ERROR = "no error was raised; expected one that says the sequence is too long"
 

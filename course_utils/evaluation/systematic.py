@@ -183,7 +183,7 @@ def many(room: int) -> Iterator[Script]:
     """Many rows, many caches at the same time, two copies of the model in turns."""
     for rows in (5, 9, 17, 33):
         yield feeds(4, 1, 2, 1, rows=rows)
-    names = "ABCD"
+    names = "ABCDEFGHI"
     begin = [step for n, c in enumerate(names) for step in (New(cache=c), Feed(3, n % 4, c))]
     yield [*begin, *[Feed(1, 1, c) for c in names], *[Feed(2, 0, c) for c in names]]
     turns = [Feed(n, text, c) for n in (3, 1, 2) for text, c in ((0, "A"), (1, "B"))]

@@ -1,6 +1,7 @@
 """What looks like a known mistake and is none."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -172,14 +173,15 @@ class ScaledKeys(WithAttention):
 
 @right
 class InAnEventLoop(DecoderOnlyTransformer):
-    """Every call runs in an event loop of its own."""
+    """Every call runs in an event loop and a thread of its own."""
 
     def forward(self, input_ids, past_kv=None, use_cache=False):
         async def soon():
             await asyncio.sleep(0)
             return super(InAnEventLoop, self).forward(input_ids, past_kv, use_cache)
 
-        return asyncio.run(soon())
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(asyncio.run, soon()).result()
 
 
 @right
