@@ -3,6 +3,7 @@
 Each was played for a wrong cache that no other script had found (notebook 05).
 """
 
+import string
 from collections.abc import Iterator
 
 from .steps import Feed, Generate, New, Reorder, RollBack, Script, Uncached, feeds
@@ -43,7 +44,7 @@ def many_texts(room: int) -> Iterator[Script]:
     if room < 8:
         return
     yield [step for n in range(MANY) for step in (New(), Feed(2, n % 7), Feed(1))]
-    names = [f"{number}" for number in range(MANY)]
+    names = string.ascii_uppercase[:MANY]
     begin = [step for n, c in enumerate(names) for step in (New(cache=c), Feed(3, n % 7, c))]
     yield [*begin, *(Feed(1, n % 2, c) for n, c in enumerate(names))]
     long = [step for c in names[:LARGE] for step in (New(cache=c), Feed(min(room, MUCH) - 1, 0, c))]
