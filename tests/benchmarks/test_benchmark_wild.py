@@ -34,7 +34,7 @@ def judged(monkeypatch):
 
     def pretend(name, cache, seconds, gigabytes, full):
         found.append((name, cache))
-        row = {"type": name, "cache": cache, "verdict": "right", "seconds": 0.1}
+        row = {"type": name, "cache": cache, "verdict": "right", "seconds": 0.1, "position": None}
         return row | {"transformers": library().__version__}
 
     monkeypatch.setattr(survey, "in_a_process", pretend)
