@@ -17,6 +17,7 @@ from course_utils.evaluation import (
     first_difference,
     in_chunks,
     kv_evaluate,
+    replay,
     trial,
     uncached,
     words,
@@ -247,6 +248,51 @@ def test_a_right_cache_with_hardly_any_room_passes(room):
     model = small_model(max_seq_len=room)
     report = kv_evaluate(model, cases_for(model, shapes=((1, 1),)))
     assert report.all_passed, report.problems
+
+
+class FewCaches(DecoderOnlyTransformer):
+    most, made = 9, 0
+
+    def new_cache(self, batch_size):
+        self.made += 1
+        if self.made > self.most:
+            raise RuntimeError("there is no room for another text")
+        return super().new_cache(batch_size)
+
+
+class WithoutGradients(DecoderOnlyTransformer):
+    def forward(self, input_ids, past_kv=None, use_cache=False):
+        if use_cache and torch.is_grad_enabled():
+            raise RuntimeError("not with gradients")
+        return super().forward(input_ids, past_kv, use_cache)
+
+
+class WrongAfterARefusal(DecoderOnlyTransformer):
+    refused = False
+
+    def forward(self, input_ids, past_kv=None, use_cache=False):
+        try:
+            logits, past_kv = super().forward(input_ids, past_kv, use_cache)
+        except ValueError:
+            self.refused = True
+            raise
+        return logits + self.refused, past_kv
+
+
+def test_with_many_caches_with_gradients_and_after_a_refusal_less_is_asked():
+    many = [step for name in "ABCDEFGHIJ" for step in (New(cache=name), Feed(1, cache=name))]
+    assert replay(small_model(FewCaches), many).problem is None
+    few = small_model(FewCaches)
+    few.most = 8
+    assert "no room for another text" in replay(few, many).problem
+
+    model = small_model(WithoutGradients)
+    assert replay(model, [New(), Feed(2, carelessly=True), Feed(1)]).problem is None
+
+    model = small_model(WrongAfterARefusal)
+    too_many = [New(), Feed(3), Feed(SMALL["max_seq_len"])]
+    assert replay(model, [*too_many, Feed(1)]).problem is None
+    assert replay(model, [*too_many, New(), Feed(1)]).problem is not None
 
 
 def test_what_is_not_offered_is_not_judged_and_said_so():
