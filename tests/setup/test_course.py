@@ -526,6 +526,16 @@ def test_every_notebook_has_tests_of_its_own(run_all):
     assert "tests/course_utils/going_further/test_fast_decode.py" in run_all.tests_of("07")
 
 
+def test_tests_for_authors_run_where_a_notebook_is_chosen(run_all, monkeypatch):
+    runs = []
+    monkeypatch.setattr(run_all, "pytest_twice", lambda *words, **_: runs.append(words) or 0)
+    assert run_all.main([]) == run_all.main(["4"]) == 0
+    everything, one = runs
+    assert "-m" not in everything
+    marks = one[one.index("-m") + 1]
+    assert "authors" not in marks and "thorough" in marks
+
+
 def test_the_status_is_pytests(with_notebooks):
     assert with_notebooks.run("test", PYTEST_STATUS="3").returncode == 3
 
