@@ -27,7 +27,7 @@ from ... import generation
 from ...attention import FusedAttention
 from ...kv_cache import check_rollback
 from ...transformer import DecoderOnlyTransformer
-from .products import Product, Shape, below, choose, ways
+from .products import Product, Shape, below, by_number, choose, for_many, ways
 
 
 class RowCache:
@@ -120,13 +120,13 @@ def product(chosen: dict[Shape, str], *linears: nn.Linear) -> Product:
     way = ways(linears[0].weight.dtype)[chosen[shape]]
     weight = store(way.by_columns, *linears)
     if not way.copies:
-        return way.of(weight)
+        return by_number(way.of(weight), for_many(weight))
     is_now = weight.float() @ torch.linspace(1, 2, weight.size(1))
     place, was, made = getattr(linears[0], "packed", (None, None, None))
     if place != weight.data_ptr() or not torch.equal(was, is_now):
         made = way.of(weight)
         linears[0].packed = weight.data_ptr(), is_now, made
-    return made
+    return by_number(made, for_many(weight, packed=made))
 
 
 def ways_of(model: DecoderOnlyTransformer) -> dict[Shape, str]:
@@ -274,5 +274,5 @@ def fast(
     shape = (vocab_size, d_model, d_ff, model.num_layers, model.max_seq_len, model.num_heads)
     made = model_class(*shape, dropout=0.0).to(device=model.device, dtype=model.dtype)
     made.load_state_dict(model.state_dict())
-    ways_of(made)
+    RowCache(made, batch_size=1)  # finds out
     return made.eval()

@@ -1,4 +1,4 @@
-"""A row times a matrix, in the way that is fastest on this machine (chapter 07).
+"""Rows times a matrix, in the way that is fastest on this machine (chapter 07).
 
 A decoding step multiplies one row with every matrix of the model. How a matrix lies in memory, and
 which of PyTorch's routines reads it, changes the time by factors, and differently on each
@@ -6,10 +6,14 @@ processor: what is twice as fast on one is half as fast on the next. So the ways
 the model's own matrices, one after the other as a token meets them. (A matrix that was just used is
 still in the processor's cache: one matrix in a loop would time the cache.)
 
+A prefill multiplies many rows, and what is fast for one is not always fast for them. So they have a
+choice of their own, between the ways that can read the matrix as it was laid out for one row.
+
 Shapes: N rows, D_in, D_out; a weight is (D_out, D_in), as in `nn.Linear`.
 """
 
 import contextlib
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -26,7 +30,10 @@ Shape = tuple[int, int]
 ENOUGH = 200_000_000  # bytes of weights that no processor's cache keeps
 READ = 500_000_000  # bytes that each way reads while it is timed, or more
 COPY_PAYS = 0.85  # a way that keeps a copy of the weights must take less than this of the others'
+MANY = 32  # rows: from here on a product has a choice of its own, made with TIMED rows
+TIMED = 128
 CHOSEN: dict[tuple, dict[Shape, str]] = {}
+CHOSEN_FOR_MANY: dict[tuple, str] = {}
 
 
 def plain(weight: Tensor) -> Product:
@@ -85,12 +92,10 @@ def one_thread(of: Callable[[Tensor], Product]) -> Callable[[Tensor], Product]:
 
 def by_onednn(weight: Tensor, packed: Tensor | None = None) -> Product:
     """oneDNN's product, the one that PyTorch's compiler calls."""
-    multiply, ordinary = torch.ops.mkldnn._linear_pointwise, plain(weight)
+    multiply = torch.ops.mkldnn._linear_pointwise
     stored = weight if packed is None else packed
 
     def product(x: Tensor, base: Tensor | None = None, out: Tensor | None = None) -> Tensor:
-        if x.size(0) != 1:
-            return ordinary(x, base, out)
         if base is not None and base.dim() == 1:
             return multiply(x, stored, base, "none", [], "")
         found = multiply(x, stored, None, "none", [], "")
@@ -138,20 +143,66 @@ ALL = {
 }
 
 
-@cache
 @torch.no_grad()
-def ways(dtype: torch.dtype) -> dict[str, Way]:
-    """Those that this build of PyTorch has for numbers of this kind, and computes right, by name.
+def is_right(
+    of: Callable[[Tensor], Product], dtype: torch.dtype, rows: int = 1, by_columns: bool = False
+) -> bool:
+    """Whether this build of PyTorch has the way for numbers of this kind, and computes it right.
 
     oneDNN and MKL are not everywhere, take few kinds of number, and are called by private names.
     """
-    weight, x, base = (torch.arange(n * m).view(n, m) for n, m in ((6, 4), (1, 4), (1, 6)))
-    expected, found = (base + x @ weight.T).to(dtype), {}
-    for name, way in ALL.items():
-        with contextlib.suppress(RuntimeError, AttributeError):
-            if torch.equal(way.of(weight.to(dtype))(x.to(dtype), base.to(dtype)), expected):
-                found[name] = way
-    return found
+    weight, x, base = (torch.arange(n * m).view(n, m) for n, m in ((6, 4), (rows, 4), (1, 6)))
+    expected, weight = (base + x @ weight.T).to(dtype), weight.to(dtype)
+    with contextlib.suppress(RuntimeError, AttributeError):
+        product = of(weight.T.contiguous().T if by_columns else weight)
+        return torch.equal(product(x.to(dtype), base[0].to(dtype)), expected)
+    return False
+
+
+@cache
+def ways(dtype: torch.dtype) -> dict[str, Way]:
+    """Those that work here for one row of numbers of this kind, by name."""
+    return {name: way for name, way in ALL.items() if is_right(way.of, dtype)}
+
+
+@cache
+def ways_for_many(dtype: torch.dtype, by_columns: bool) -> dict[str, Callable[[Tensor], Product]]:
+    """Those that work here for several rows, over a weight that lies as given, by name."""
+    every = {"plain": plain, "oneDNN": by_onednn}
+    return {name: of for name, of in every.items() if is_right(of, dtype, 5, by_columns)}
+
+
+def by_number(one: Product, many: Product) -> Product:
+    """`many` for MANY rows and more, `one` for fewer."""
+
+    def product(x: Tensor, base: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+        return (one if x.size(0) < MANY else many)(x, base, out)
+
+    return product
+
+
+@torch.no_grad()
+def for_many(weight: Tensor, packed: Product | None = None) -> Product:
+    """The fastest product for many rows: over the weight as it lies, or `packed`, if it is given.
+
+    Measured once for each shape, layout, kind of number and number of threads, then remembered.
+    """
+    by_columns = not weight.is_contiguous()
+    made = {name: of(weight) for name, of in ways_for_many(weight.dtype, by_columns).items()}
+    if packed:
+        made["packed"] = packed
+    key = (weight.shape, by_columns, weight.dtype, torch.get_num_threads(), *made)
+    if weight.device.type != "cpu":
+        return made["plain"]
+    if key not in CHOSEN_FOR_MANY:
+        x, bias = weight.new_ones(TIMED, weight.size(1)), weight.new_zeros(weight.size(0))
+        seconds = defaultdict(list)
+        for _, (name, product) in itertools.product(range(5), made.items()):
+            start = timer()
+            product(x, bias)
+            seconds[name].append(timer() - start)
+        CHOSEN_FOR_MANY[key] = min(made, key=lambda name: min(seconds[name]))
+    return made[CHOSEN_FOR_MANY[key]]
 
 
 def choose(groups: Sequence[Sequence[Tensor]]) -> dict[Shape, str]:

@@ -1,6 +1,7 @@
 """The fast decoder: the same numbers as the plain one, and the path that it should take."""
 
 import copy
+import time
 from collections import defaultdict
 
 import pytest
@@ -114,6 +115,75 @@ def test_a_way_that_fails_or_is_wrong_here_is_left_out(monkeypatch, dtype):
     products.ways.cache_clear()
     assert found[: len(EVERYWHERE)] == EVERYWHERE
     assert not {"wrong", "missing", "refused"} & set(found)
+
+
+@pytest.mark.parametrize(
+    "name, many",
+    [(name, many) for name in WAYS for many in products.ways_for_many(torch.float32, False)]
+    + [(name, "packed") for name, way in products.ways(torch.float32).items() if way.copies],
+)
+def test_a_prefill_of_many_rows_goes_its_own_way(monkeypatch, name, many):
+    always(monkeypatch, name)
+    taken, by_number = [], products.by_number
+
+    def noted(one, product_for_many):
+        return by_number(
+            one, lambda x, *more, **o: taken.append(1) or product_for_many(x, *more, **o)
+        )
+
+    every = products.ways_for_many
+
+    def only(*kind):
+        return {many: every(*kind)[many]} if many != "packed" else {}
+
+    monkeypatch.setattr(products, "ways_for_many", only)
+    monkeypatch.setattr(fast_decode, "by_number", noted)
+    model = small_model(seed=1, d_model=18, num_heads=3, max_seq_len=64, dtype=torch.float32)
+    decoder, ids = fast(model), random_ids(1, products.MANY + 8)
+    with torch.no_grad():
+        for length, found in ((products.MANY - 1, 0), (products.MANY, 4), (products.MANY + 8, 8)):
+            logits, _ = decoder(ids[:, :length], use_cache=True)
+            assert len(taken) == found * model.num_layers
+            assert torch.allclose(logits, model(ids[:, :length])[0], rtol=0, atol=1e-3)
+
+
+def test_what_is_fastest_for_many_rows_is_found_once(monkeypatch, three_threads):
+    slept, made = [], products.plain
+
+    def slow(weight):
+        def product(x, base=None, out=None):
+            slept.append(x.size(0))
+            time.sleep(0.05)
+            return made(weight)(x, base, out)
+
+        return product
+
+    monkeypatch.setattr(products, "CHOSEN_FOR_MANY", {})
+    monkeypatch.setattr(products, "ways_for_many", lambda *_: {"plain": slow, "other": made})
+    weight, x = torch.randn(6, 4), torch.randn(40, 4)
+    products.for_many(weight)
+    assert slept == [products.TIMED] * 5
+    assert torch.equal(products.for_many(weight)(x, torch.zeros(6)), x @ weight.T)
+    products.for_many(torch.randn(6, 4))
+    assert len(slept) == 5
+    products.for_many(weight.T.contiguous().T)
+    products.for_many(weight.double())
+    products.for_many(weight, packed=slow(weight))
+    assert len(slept) == 5 * (1 + 1 + 1 + 2)
+    torch.set_num_threads(2)
+    products.for_many(weight)
+    assert set(products.CHOSEN_FOR_MANY.values()) == {"other"} and len(slept) == 5 * 6
+
+
+@pytest.mark.parametrize("by_columns", [False, True])
+def test_a_way_that_is_wrong_for_many_rows_is_left_out(monkeypatch, by_columns):
+    def wrong(weight):
+        return lambda x, *more: products.plain(weight)(x, *more) + (x.size(0) > 1)
+
+    products.ways_for_many.cache_clear()
+    monkeypatch.setattr(products, "by_onednn", wrong)
+    assert list(products.ways_for_many(torch.float32, by_columns)) == ["plain"]
+    products.ways_for_many.cache_clear()
 
 
 def test_what_is_timed_overflows_the_caches_and_has_every_shape(monkeypatch):
