@@ -8,7 +8,7 @@ if not (3, 11) <= sys.version_info[:2] <= (3, 14):  # an old Python must parse t
     sys.exit("The course needs Python 3.11 to 3.14, and this is " + sys.version.split()[0] + ". "
              "Install one from https://www.python.org/downloads and start course.py with it.")
 
-from setup.course_setup import PYTHON, add, call, setup
+from setup.course_setup import PYTHON, STAMP, add, call, setup
 
 USAGE = """usage: python3 course.py TASK [--cpu] [arguments for the task]
   lab     open the course in JupyterLab        (course.py lab --port 9999)
@@ -46,13 +46,15 @@ def main(arguments: list) -> int:
         "links": [sys.executable, "setup/links.py"],  # needs nothing but Python
         "setup": [],
     }
-    if task not in commands:
-        print(USAGE, file=sys.stderr)
-        return 2
-    if task != "links":
+    asks = bool({"-h", "--help"} & set(arguments))
+    ready = STAMP.exists() or task == "links"
+    if task not in commands or asks and not (commands[task] and ready):
+        print(USAGE, file=sys.stdout if asks else sys.stderr)
+        return 0 if asks else 2
+    if task != "links" and not asks:
         setup(cpu="--cpu" in arguments)
-    if task == "site":
-        add("site")
+        if task == "site":
+            add("site")
     return call(commands[task] + rest) if commands[task] else 0
 
 

@@ -1,5 +1,6 @@
 """The command line judges a cache: what is printed, the exit status, the diagnosis."""
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +28,13 @@ def test_somebody_elses_class_is_judged(cli, files, tmp_path):
     status, out, _ = cli("--mode", "kv_evaluate", "--model", wrong, *files)
     assert status == 1
     assert "first differs at position 1 of row 0" in out
+
+
+def test_the_readme_shows_what_is_printed(cli, tmp_path):
+    readme = (SUPPORT.parents[1] / "README.md").read_text(encoding="utf-8")
+    shown = re.search(r"^  Smallest failing use: .*\n  Again: .*$", readme, re.MULTILINE)
+    wrong = mine(tmp_path, "from course_utils.cache_bugs import NoPositionOffset as Mine\n")
+    assert shown.group() in cli("--mode", "kv_evaluate", "--model", wrong)[1]
 
 
 def test_what_a_cache_does_not_offer_has_neither_passed_nor_failed(cli, files):

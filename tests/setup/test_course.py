@@ -180,14 +180,36 @@ def test_python_of_another_version_is_told_what_to_do(folder, minor):
     assert "https://www.python.org/downloads" in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [[], ["labs"], ["--help"], [""]])
+TASKS = ("lab", "test", "train", "site", "links", "setup")
+
+
+def is_the_usage(text):
+    return all(re.search(rf"^  {task} ", text, re.MULTILINE) for task in TASKS)
+
+
+@pytest.mark.parametrize("arguments", [[], ["labs"], [""]])
 def test_unknown_task_gets_the_usage_and_starts_nothing(folder, arguments):
     done = folder.run(*arguments)
     assert done.returncode == 2
-    assert done.stdout == ""
-    for task in ("lab", "test", "train", "site", "links", "setup"):
-        assert re.search(rf"^  {task} ", done.stderr, re.MULTILINE), task
+    assert done.stdout == "" and is_the_usage(done.stderr)
     assert folder.names() == []
+
+
+@pytest.mark.parametrize("asks", ["-h", "--help"])
+def test_who_asks_for_help_gets_it_and_nothing_is_set_up(folder, asks):
+    for task in [[], *([task] for task in TASKS if task != "links")]:
+        done = folder.run(*task, asks)
+        assert done.returncode == 0
+        assert done.stderr == "" and is_the_usage(done.stdout)
+    assert folder.names() == []
+    assert "links.py" in folder.run("links", asks).stderr  # started, but not in this folder
+
+
+def test_once_set_up_a_task_gives_its_own_help_and_nothing_is_added(ready):
+    assert ready.run("site", "--help").returncode == 0
+    assert [call[:2] for call in ready.calls()] == [["site", ["--help"]]]
+    assert is_the_usage(ready.run("setup", "--help").stdout)
+    assert ready.names() == []
 
 
 # Setting up

@@ -112,7 +112,8 @@ class Meeting:
             raise RuntimeError(
                 f"Rank {rank} waits in its all-reduce number {number}, to which rank "
                 f"{min(missing)} never comes: it has ended. All ranks must make the same calls in "
-                "the same order. (Processes would wait here until their time-out.)"
+                "the same order. (Processes would wait here for a rank that lives, until their "
+                "time-out.)"
             )
         return [brought[r] for r in range(self.size)]
 
