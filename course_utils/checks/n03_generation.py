@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import generation as right
 from .common import verdict
-from .elsewhere import follows_its_device
+from .elsewhere import beyond_the_card
 from .inputs import Call
 from .judged import Answer, judge
 from .shares import Chances, Shares, chances, clear, repeatable, seeded
@@ -268,12 +268,12 @@ def check_generate(generate: Callable[..., Tensor]) -> str:
             ),
             str(Call("generate", ("model", "prompt", 5, 2.0), given)).replace("'", ""),
         )
-    follows_its_device(
+    more = beyond_the_card(
         lambda model, device: generate(model, prompt.to(device), 3, 1.0, top_k=2),
         "generate",
         model,
     )
     return (
         "generate is right: whole text each time, one sequence and more, greedy, and drawn as "
-        "often as temperature, top-k and top-p say."
+        f"often as temperature, top-k and top-p say.{more}"
     )
