@@ -34,8 +34,7 @@ from .inputs import Call, random
 from .judged import Mistakes, calling, drawn, gradients, judge, named
 from .n05_first_look import D_HEAD, FAILED, HEADS, NOTHING, first_look, many
 
-VOCABULARY, ROOM, LONG = 20, 64, 640
-CACHES = 300
+VOCABULARY, ROOM, LONG, CACHES = 20, 64, 300, 300
 DRAWN, MOST_TOKENS, MOST_GENERATED = 12, 80, 12
 PARTS = (
     "No wrong cache of",
@@ -69,13 +68,15 @@ def check_cured(model_class: type[nn.Module]) -> str:
         _judge_attend(model, ill)
     if part == "new_cache":
         _kept_apart(model, ill)
-    for room, scripts in ((ROOM, uses.splits(1, 4)), (LONG, [feeds(LONG - 9, 1, 2, 1)])):
-        lane = lane_in(_built(model_class, num_layers=1, room=room))
+    for room, scripts in ((ROOM, uses.splits(1, 4)), (LONG, [feeds(LONG - 3, 1, 2)])):
+        one = _built(model_class, 1, room)
+        _same_without_cache(one, _built(DecoderOnlyTransformer, 1, room), part, ill, (room,))
+        lane = lane_in(one)
         for script in scripts:
             found = lane.play(script)
             if found.problem is not None:
-                of = "one layer" + f" and {room} positions" * (room > ROOM)
-                raise AssertionError(f"{ill}In a model of {of}, {words(script)}: {found}.")
+                where = f"In a model of one layer and {room} positions"
+                raise AssertionError(f"{ill}{where}, {words(script)}: {found}.")
     return f"{name} is healthy: the cache gives the uncached logits."
 
 
@@ -93,8 +94,7 @@ def _kept_apart(model: nn.Module, ill: str) -> None:
     model, tolerance = precise_copy(model)
     ids = torch.arange(4)[None]
     right = uncached(model, ids)[:, -1]
-    first = model.new_cache(1)
-    model(ids[:, :3], past_kv=first, use_cache=True)
+    _, first = model(ids[:, :3], past_kv=model.new_cache(1), use_cache=True)
     others = [model.new_cache(1) for _ in range(CACHES)]
     for cache, new, which in ((others[-1], ids, "the last"), (first, ids[:, 3:], "the first")):
         logits, _ = model(new, past_kv=cache, use_cache=True)
@@ -145,11 +145,13 @@ def _own(function: object) -> bool:
     return bool(function) and not getattr(function, "__module__", "").startswith("course_utils.")
 
 
-def _same_without_cache(model: nn.Module, reference: nn.Module, part: str, ill: str) -> None:
+def _same_without_cache(
+    model: nn.Module, reference: nn.Module, part: str, ill: str, at: Iterable[int] = (9, ROOM, 9)
+) -> None:
     """Raise AssertionError if the model is wrong without its cache, once or later."""
     (model, tolerance), (reference, _) = map(precise_copy, (model, reference))
-    ids = torch.randint(VOCABULARY, (2, ROOM), generator=torch.Generator().manual_seed(0))
-    for length in (9, ROOM, 9):
+    ids = torch.randint(VOCABULARY, (2, LONG), generator=torch.Generator().manual_seed(0))
+    for length in at:
         try:
             found = uncached(model, ids[:, :length])
         except Exception as error:
@@ -161,9 +163,10 @@ def _same_without_cache(model: nn.Module, reference: nn.Module, part: str, ill: 
         if not torch.allclose(found, uncached(reference, ids[:, :length]), 0, tolerance):
             if part == "attend":
                 _judge_attend(model, ill)
+            where = f"with {length} tokens, " * (length > ROOM) + "where all tokens go in at once"
             raise AssertionError(
-                f"{ill}It is wrong without a cache already, where all tokens go in at once and "
-                "there are as many queries as keys."
+                f"{ill}It is wrong without a cache already, {where} and there are as many queries "
+                "as keys."
             )
 
 

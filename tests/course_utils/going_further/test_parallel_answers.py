@@ -568,7 +568,7 @@ LOSSES = [
     (gathered, "three numbers|gradient"),
     (gathered_with_gradient, "three numbers"),
     (changes_targets, "changes a tensor that came in"),
-    (first_targets, "tensor \\(5, 10, 600\\)"),
+    (first_targets, "tensor \\(5, 10, 60\\)"),
     (only_with_targets, "All ranks must"),
     (lambda p, t, g: tp.reduce_from(tp.cross_entropy(p, t, g), g), "times too large"),
     (lambda p, t, g: tp.cross_entropy(p, t, g) / g.size, "times too small"),

@@ -1,6 +1,5 @@
 """What the check cell of counting bytes calls (chapter 07)."""
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
@@ -45,14 +44,15 @@ class Counted:
 def _counting(function: Callable[[nn.Module, int], int]) -> Answer:
     def answer(case: Counted) -> int:
         model = case.model()
-        before = copy.deepcopy(model)
+        before = [(x.detach().clone(), x.requires_grad) for x in model.parameters()]
+        training = model.training
         found = calling(lambda tokens: function(model, tokens))(Call("", (case.tokens,)))
-        for (name, weight), was in zip(model.named_parameters(), before.parameters(), strict=True):
+        for (name, weight), (was, learns) in zip(model.named_parameters(), before, strict=True):
             if weight.dtype != was.dtype or not torch.equal(weight, was):
                 raise AssertionError(f"changes the model: its {name} is not what it was")
-            if weight.requires_grad != was.requires_grad:
+            if weight.requires_grad != learns:
                 raise AssertionError(f"changes the model: requires_grad of its {name}")
-        if model.training != before.training:
+        if model.training != training:
             raise AssertionError(f"changes the model: its `training` is {model.training} now")
         if found is None:
             raise AssertionError("is None: the function returns nothing")

@@ -69,7 +69,7 @@ def _in_one_bmm(in_parts: Callable[[Tensor, Tensor, int], Tensor]) -> Answer:
 
 @st.composite
 def _products(draw: st.DrawFn) -> Call:
-    parts = draw(st.one_of(st.integers(1, 3), st.sampled_from((8, 17))))
+    parts = draw(st.sampled_from((1, 2, 3, 1, 2, 3, 8)))
     rows, d_in = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     dtype = draw(st.sampled_from((torch.float32, torch.float64)))
     above = draw(st.integers(0, 1))
