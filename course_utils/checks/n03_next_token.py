@@ -69,7 +69,7 @@ def _tokens(next_token: Callable[..., Tensor], choice: _Choice, draws: int) -> T
         options["generator"] = generator
     found = asked(next_token, *given, **options)
     if given[1:] == [0] and not torch.equal(generator.get_state(), seeded(0).get_state()):
-        raise AssertionError("uses up random numbers")
+        raise AssertionError("uses up random numbers, or sets their seed")
     if not torch.equal(logits, rows):
         raise AssertionError("changes the logits that came in; work on a new tensor")
     return token_ids(found, len(rows), rows.size(-1)).view(draws, -1)
