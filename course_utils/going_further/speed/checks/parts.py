@@ -105,6 +105,7 @@ def check_in_parts(in_parts: Callable[[Tensor, Tensor, int], Tensor]) -> str:
     """Chapter 07, exercise 2. Returns a verdict; raises AssertionError on a wrong product."""
     weight, x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0], [3.0, 4.0]]), torch.ones(1, 2)
     first = [Call("in_parts", (weight, x, parts)) for parts in (2, 1, 4)]
+    first.append(Call("in_parts", (torch.arange(12.0).view(6, 2), x, 3)))
     expected = calling(right.in_parts)
     judge(
         calling(in_parts),
