@@ -46,6 +46,17 @@ def follows_its_device(
         _try(lambda: use(copy.deepcopy(module).to(device), device), what, device)
 
 
+def beyond_the_card(
+    use: Callable[[nn.Module, torch.device], object], what: str, module: nn.Module | None = None
+) -> str:
+    """The same where the card asks for no other device: what a verdict adds, if anything."""
+    try:
+        follows_its_device(use, what, module)
+    except AssertionError as error:
+        return f" Not asked for here, but on a GPU it counts: {error}"
+    return ""
+
+
 def _try(call: Callable[[], object], what: str, device: torch.device) -> None:
     try:
         found = call()

@@ -47,11 +47,15 @@ def judge(
     `advice` ends a message in which no mistake is named.
     """
 
+    given: list[tuple[Case, list[Tensor], list[Tensor]]] = []
+
     def wrong(case: Case) -> str:
         try:
             found = answer(case)
         except AssertionError as error:
             return str(error)
+        tensors = _tensors_in(found)
+        given.append((case, tensors, [x.detach().clone() for x in tensors]))
         expected = right(case)
         return difference(found, expected, expected if exact is None else exact(case))
 
@@ -63,6 +67,21 @@ def judge(
         others = [*first, *drawn(cases, COMPARED)]
         last = named(answer, mistakes, [case, *others]) or advice
         raise AssertionError(f"{case} {complaint.rstrip('.')}. {last}".strip())
+    for case, tensors, before in given:
+        if not all(map(torch.equal, tensors, before)) and not all(map(_equal, tensors, before)):
+            raise AssertionError(
+                f"{case} gives a result that a later call changes: its numbers are in memory that "
+                "is used again. Make a new tensor in each call."
+            )
+
+
+def _tensors_in(found: object) -> list[Tensor]:
+    """All tensors of a result, in whatever lists, tuples and dicts."""
+    if isinstance(found, Tensor):
+        return [found]
+    parts = found.values() if isinstance(found, dict) else found
+    many = isinstance(found, dict | list | tuple)
+    return [x for part in parts for x in _tensors_in(part)] if many else []
 
 
 def drawn(cases: st.SearchStrategy[Case], number: int) -> list[Case]:
@@ -106,11 +125,23 @@ def calling(function: Callable) -> Answer:
         own = call.copied()
         found = _result(function, own)
         for mine, theirs in zip(own.args, call.args, strict=True):
-            if isinstance(mine, Tensor) and not _equal(mine, theirs):
-                raise AssertionError("changes a tensor that came in; work on a new one")
+            if not _as_it_was(mine, theirs):
+                kind = "tensor" if isinstance(mine, Tensor) else type(mine).__name__
+                raise AssertionError(f"changes a {kind} that came in; work on a new one")
         return found
 
     return answer
+
+
+def _as_it_was(mine: object, theirs: object) -> bool:
+    """Whether tensors, and those in lists and dicts, have the numbers that they came with."""
+    if isinstance(mine, Tensor):
+        return _equal(mine, theirs)
+    if isinstance(mine, dict):
+        return mine.keys() == theirs.keys() and all(_as_it_was(mine[k], theirs[k]) for k in mine)
+    if isinstance(mine, list | tuple):
+        return len(mine) == len(theirs) and all(map(_as_it_was, mine, theirs))
+    return not isinstance(mine, int | str) or mine == theirs
 
 
 def gradients(function: Callable) -> Answer:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import generation as right
 from .common import shape_or_type, verdict
-from .elsewhere import follows_its_device
+from .elsewhere import beyond_the_card
 from .judged import Answer, judge
 from .watched import (
     ROOM,
@@ -239,9 +239,11 @@ def check_beam_search(beam_search: BeamSearch) -> str:
         ],
         number=40,
     )
-    follows_its_device(
+    more = beyond_the_card(
         lambda model, device: beam_search(model, torch.ones(1, 3, device=device).long(), 3, 4),
         "beam_search",
         Watched(0, 5),
     )
-    return "beam_search is right: with 1, 2 and 25 beams it finds the texts and their scores."
+    return (
+        f"beam_search is right: with 1, 2 and 25 beams it finds the texts and their scores.{more}"
+    )

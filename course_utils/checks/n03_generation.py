@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import torch
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import generation as right
 from .common import verdict
-from .elsewhere import follows_its_device
+from .elsewhere import beyond_the_card
 from .inputs import Call
 from .judged import Answer, judge
 from .shares import Chances, Shares, chances, clear, repeatable, seeded
@@ -41,10 +41,13 @@ class _Telling:
     training: bool = False
     own_generator: bool = True
     draws: int = 1000
+    level: float = 0.0
 
     def model(self) -> Watched:
         room = max(ROOM, len(self.prompts[0]) + self.new)
-        return Watched(self.seed, self.num_words, self.training, room)
+        model = Watched(self.seed, self.num_words, self.training, room)
+        nn.init.constant_(model.output_projection.bias, self.level)
+        return model
 
     def texts(self) -> Iterator[list[list[int]]]:
         """All texts after which a word may be drawn, those of one length together."""
@@ -241,6 +244,7 @@ def check_generate(generate: Callable[..., Tensor]) -> str:
         first=[
             _Telling(0, 20, ((1, 3, 2),), 5, greedy),
             _Telling(0, 20, ((4,), (0,)), 3, greedy),
+            _Telling(0, 20, ((4, 9), (0, 1), (7, 7)), 5, greedy, level=1000.0),  # not in 16 bits
             _Telling(0, 20, ((5, 7),), ROOM - 2, greedy),
             _Telling(0, 20, ((5, 7),), 0, greedy),
             _Telling(0, 50, (long_prompt(50),), 3, greedy),
@@ -268,12 +272,12 @@ def check_generate(generate: Callable[..., Tensor]) -> str:
             ),
             str(Call("generate", ("model", "prompt", 5, 2.0), given)).replace("'", ""),
         )
-    follows_its_device(
+    more = beyond_the_card(
         lambda model, device: generate(model, prompt.to(device), 3, 1.0, top_k=2),
         "generate",
         model,
     )
     return (
         "generate is right: whole text each time, one sequence and more, greedy, and drawn as "
-        "often as temperature, top-k and top-p say."
+        f"often as temperature, top-k and top-p say.{more}"
     )

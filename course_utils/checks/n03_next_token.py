@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import generation as right
 from .common import shape_or_type, verdict
-from .elsewhere import follows_its_device
+from .elsewhere import beyond_the_card
 from .inputs import Call
 from .judged import Answer, judge
 from .n03_sampling import FLOATS
@@ -17,6 +17,7 @@ from .shares import Chances, Shares, chances, clear, repeatable, seeded
 from .watched import asked
 
 DRAWS = 1000
+CLOSE = torch.tensor([[1000.0, 1000.2, 1000.1]])  # the same in 16 bits
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,12 @@ def _tokens(next_token: Callable[..., Tensor], choice: _Choice, draws: int) -> T
     logits = torch.stack([-rows, rows], dim=1)[:, -1]
     options = dict(choice.options)
     given = [logits, *([options.pop("temperature")] if "temperature" in options else [])]
+    generator = seeded(0) if choice.own_generator else torch.manual_seed(0)
     if choice.own_generator:
-        options["generator"] = seeded(0)
-    else:
-        torch.manual_seed(0)
+        options["generator"] = generator
     found = asked(next_token, *given, **options)
+    if given[1:] == [0] and not torch.equal(generator.get_state(), seeded(0).get_state()):
+        raise AssertionError("uses up random numbers, or sets their seed")
     if not torch.equal(logits, rows):
         raise AssertionError("changes the logits that came in; work on a new tensor")
     return token_ids(found, len(rows), rows.size(-1)).view(draws, -1)
@@ -219,7 +221,7 @@ def check_next_token(next_token: Callable[..., Tensor]) -> str:
                 "Logits below 0 become 0: leave them as they are.",
             ),
         ],
-        first=[_Choice(logits[:n], {"temperature": 0}) for n in (1, 2)],
+        first=[_Choice(x, {"temperature": 0}) for x in (logits[:1], logits, CLOSE)],
         number=20,
         advice="At temperature 0 nothing is divided and nothing drawn: take the likeliest token "
         "of each row, and return.",
@@ -241,6 +243,7 @@ def check_next_token(next_token: Callable[..., Tensor]) -> str:
         first=[
             _Choice(logits[:1], {"temperature": 2.0}, draws=1),
             *(_Choice(logits[:n], given) for given in options for n in (1, 2)),
+            _Choice(CLOSE, {"temperature": 0.2}),
         ],
         number=25,
     )
@@ -250,7 +253,10 @@ def check_next_token(next_token: Callable[..., Tensor]) -> str:
             lambda generator, given=given: next_token(many, generator=generator, **given),
             str(Call("next_token", ("logits",), given)).replace("'", ""),
         )
-    follows_its_device(
+    more = beyond_the_card(
         lambda _, device: next_token(torch.empty(2, 5, device=device), 2.0, 3, 0.5), "next_token"
     )
-    return "next_token is right: greedy, three temperatures, top-k, top-p, both, and repeatable."
+    return (
+        "next_token is right: greedy, three temperatures, top-k, top-p, both, and repeatable."
+        f"{more}"
+    )

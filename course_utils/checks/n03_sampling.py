@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import generation as right
 from .common import has_shape, verdict
-from .elsewhere import follows_its_device
+from .elsewhere import beyond_the_card
 from .inputs import MOST_SHOWN, Call, random, tensors, written
 from .judged import Answer, Mistakes, calling, judge
 from .shares import clear
@@ -122,10 +122,10 @@ def check_keep_top_k(keep_top_k: Callable[[Tensor, int], Tensor]) -> str:
         first=large,
         number=1,
     )
-    follows_its_device(
+    more = beyond_the_card(
         lambda _, device: keep_top_k(torch.empty(2, 5, device=device), 3), "keep_top_k"
     )
-    return "keep_top_k is right: row by row, ties stay, and k may exceed the vocabulary."
+    return f"keep_top_k is right: row by row, ties stay, and k may exceed the vocabulary.{more}"
 
 
 class _Nucleus(Call):
@@ -291,7 +291,10 @@ def check_keep_top_p(keep_top_p: Callable[[Tensor, float], Tensor]) -> str:
         first=[call for call in large if clear(*call.args)],
         number=1,
     )
-    follows_its_device(
+    more = beyond_the_card(
         lambda _, device: keep_top_p(torch.empty(2, 5, device=device), 0.5), "keep_top_p"
     )
-    return "keep_top_p is right: the fewest words that reach p, in their own places, never none."
+    return (
+        "keep_top_p is right: the fewest words that reach p, in their own places, never none."
+        f"{more}"
+    )

@@ -34,7 +34,7 @@ from .inputs import Call, random
 from .judged import Mistakes, calling, drawn, gradients, judge, named
 from .n05_first_look import D_HEAD, FAILED, HEADS, NOTHING, first_look, many
 
-VOCABULARY, ROOM = 20, 64
+VOCABULARY, ROOM, LONG, CACHES = 20, 64, 300, 300
 DRAWN, MOST_TOKENS, MOST_GENERATED = 12, 80, 12
 PARTS = (
     "No wrong cache of",
@@ -66,11 +66,17 @@ def check_cured(model_class: type[nn.Module]) -> str:
         raise AssertionError(f"{ill.strip()}{more}")
     if part == "attend":
         _judge_attend(model, ill)
-    small = lane_in(_built(model_class, num_layers=1))
-    for script in uses.splits(1, 4):
-        found = small.play(script)
-        if found.problem is not None:
-            raise AssertionError(f"{ill}In a model of one layer, {words(script)}: {found}.")
+    if part == "new_cache":
+        _kept_apart(model, ill)
+    for room, scripts in ((ROOM, uses.splits(1, 4)), (LONG, [feeds(LONG - 3, 1, 2)])):
+        one = _built(model_class, 1, room)
+        _same_without_cache(one, _built(DecoderOnlyTransformer, 1, room), part, ill, (room,))
+        lane = lane_in(one)
+        for script in scripts:
+            found = lane.play(script)
+            if found.problem is not None:
+                where = f"In a model of one layer and {room} positions"
+                raise AssertionError(f"{ill}{where}, {words(script)}: {found}.")
     return f"{name} is healthy: the cache gives the uncached logits."
 
 
@@ -82,9 +88,26 @@ def _by_lines(diagnosis: Diagnosis, explained: bool) -> str:
     return f"\n{said}"
 
 
-def _built(model_class: type[nn.Module], num_layers: int = 3) -> nn.Module:
+@torch.no_grad()
+def _kept_apart(model: nn.Module, ill: str) -> None:
+    """Raise AssertionError unless a cache is still right when many others have been made."""
+    model, tolerance = precise_copy(model)
+    ids = torch.arange(4)[None]
+    right = uncached(model, ids)[:, -1]
+    _, first = model(ids[:, :3], past_kv=model.new_cache(1), use_cache=True)
+    others = [model.new_cache(1) for _ in range(CACHES)]
+    for cache, new, which in ((others[-1], ids, "the last"), (first, ids[:, 3:], "the first")):
+        logits, _ = model(new, past_kv=cache, use_cache=True)
+        if not torch.allclose(logits[:, -1], right, 0, tolerance):
+            raise AssertionError(
+                f"{ill}Of {CACHES + 1} caches that are in use at once, {which} is wrong. Each call "
+                "of `new_cache` has to make another one."
+            )
+
+
+def _built(model_class: type[nn.Module], num_layers: int = 3, room: int = ROOM) -> nn.Module:
     """A small model of that class; those of all classes have the same random weights."""
-    sizes = (VOCABULARY, HEADS * D_HEAD, 24, num_layers, ROOM)
+    sizes = (VOCABULARY, HEADS * D_HEAD, 24, num_layers, room)
     torch.manual_seed(0)
     reference = DecoderOnlyTransformer(*sizes, num_heads=HEADS, dropout=0.0)
     with torch.no_grad():
@@ -122,11 +145,13 @@ def _own(function: object) -> bool:
     return bool(function) and not getattr(function, "__module__", "").startswith("course_utils.")
 
 
-def _same_without_cache(model: nn.Module, reference: nn.Module, part: str, ill: str) -> None:
+def _same_without_cache(
+    model: nn.Module, reference: nn.Module, part: str, ill: str, at: Iterable[int] = (9, ROOM, 9)
+) -> None:
     """Raise AssertionError if the model is wrong without its cache, once or later."""
     (model, tolerance), (reference, _) = map(precise_copy, (model, reference))
-    ids = torch.randint(VOCABULARY, (2, ROOM), generator=torch.Generator().manual_seed(0))
-    for length in (9, ROOM, 9):
+    ids = torch.randint(VOCABULARY, (2, LONG), generator=torch.Generator().manual_seed(0))
+    for length in at:
         try:
             found = uncached(model, ids[:, :length])
         except Exception as error:
@@ -138,9 +163,10 @@ def _same_without_cache(model: nn.Module, reference: nn.Module, part: str, ill: 
         if not torch.allclose(found, uncached(reference, ids[:, :length]), 0, tolerance):
             if part == "attend":
                 _judge_attend(model, ill)
+            where = f"with {length} tokens, " * (length > ROOM) + "where all tokens go in at once"
             raise AssertionError(
-                f"{ill}It is wrong without a cache already, where all tokens go in at once and "
-                "there are as many queries as keys."
+                f"{ill}It is wrong without a cache already, {where} and there are as many queries "
+                "as keys."
             )
 
 

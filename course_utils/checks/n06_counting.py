@@ -31,6 +31,7 @@ class _Pass:
     stored: int = 0
     fused: bool = False
     dtype: torch.dtype = torch.float32
+    room: int = SEQUENCE
 
     def __str__(self) -> str:
         sizes = ", ".join(
@@ -46,7 +47,7 @@ class _Pass:
 
 @cache
 def _model(case: _Pass) -> DecoderOnlyTransformer:
-    sizes = (case.vocab_size, case.d_model, case.d_ff, case.num_layers, SEQUENCE)
+    sizes = (case.vocab_size, case.d_model, case.d_ff, case.num_layers, case.room)
     model = DecoderOnlyTransformer(*sizes, num_heads=case.num_heads, dropout=0.0)
     return model.to(case.dtype).eval()
 
@@ -231,5 +232,6 @@ COUNTS = [
 def check_operations(operations: Callable[[nn.Module, int, int], int]) -> str:
     """Notebook 06, exercise 3. Returns a verdict; raises AssertionError on a wrong count."""
     first = [_Pass(new=new, stored=stored) for new, stored in ((6, 0), (1, 9), (3, 4), (1, -1))]
+    first.append(_Pass(d_model=128, d_ff=4096, vocab_size=2000, new=500, room=500))  # over 2**31
     judge(_operations(operations), _counted, _passes(), COUNTS, first, number=25)
     return "operations is right: it agrees with what PyTorch counts, cached and uncached."

@@ -362,7 +362,7 @@ def case_by_case(self, q, k, v):
 
 def kept_whole(self, q, k, v):
     if not hasattr(self, "mask") or self.mask.device != q.device:
-        self.mask = causal_mask(64, 64, q.device)
+        self.mask = causal_mask(1280, 1280, q.device)  # as many as the course's model reads
     queries, keys = q.size(-2), k.size(-2)
     return attention(q, k, v, self.mask[keys - queries : keys, :keys])
 

@@ -13,6 +13,17 @@ pytestmark = pytest.mark.authors
 
 SIXTEEN_OR_32 = "scores.float() if scores.dtype in (torch.float16, torch.bfloat16)"
 POSITIONS = "torch.arange(input_ids.size(1), device=input_ids.device)"
+MASKED = "attention.attention(q, k, v, mask)"
+POOL = """return self.from_pool(batch_size)
+
+    def from_pool(self, batch_size):
+        if not hasattr(self, "caches"):
+            self.caches = [GrowingCache(self, batch_size) for _ in range(100)]
+        self.caches.append(self.caches.pop(0))
+        self.caches[-1].__init__(self, batch_size)
+        return self.caches[-1]"""
+SCORES = "            scores = query @ k[..., columns, :].transpose(-2, -1)\n"
+MANY_KEYS = "if columns.start >= 256:\n                continue\n"
 KEPT = f"        if not hasattr(self, 'kept'):\n            self.kept = {POSITIONS}\n"
 
 WRONG = {
@@ -120,12 +131,24 @@ WRONG = {
         ("likelier >= p", "(likelier >= p) | (probability < 1e-4)", "-9.5.*1.0"),
     ],
     "next_token": [
-        (
-            "    return torch",
-            f"    if {cut} is not None:\n        generator = None\n    return torch",
-            cut,
-        )
-        for cut in ("top_k", "top_p")
+        *(
+            (
+                "    return torch",
+                f"    if {cut} is not None:\n        generator = None\n    return torch",
+                cut,
+            )
+            for cut in ("top_k", "top_p")
+        ),
+        ("logits.float() /", "logits.half().float() /", "1000.*is drawn with shares"),
+        ("logits.argmax(", "logits.half().argmax(", "1000.*is .0., expected .1."),
+        *(
+            (
+                "        return logits.argmax",
+                f"        torch.rand(1{given})\n        return logits.argmax",
+                "temperature=0. uses up random numbers",
+            )
+            for given in ("", ", generator=generator")
+        ),
     ],
     "generate": [
         ("model(ids)", "model(ids[:, -256:])", r"\(1, 1100\).*256, 256, 256. tokens"),
@@ -135,6 +158,7 @@ WRONG = {
             "        token =",
             "top_k=5.: two generators with the same seed",
         ),
+        ("next_token(logits[:, -1]", "next_token(logits[:, -1].half()", "as they are"),
     ],
     "beam_search": [
         ("model(ids)", "model(ids[:, -256:])", r"\(1, 1100\)"),
@@ -184,7 +208,19 @@ WRONG = {
     "preallocated_cache": [
         ("model.max_seq_len, model", "min(model.max_seq_len, 512), model", "1100")
     ],
+    "patient_1": [
+        (MASKED, MASKED.replace("mask", "mask.triu(num_keys - num_queries - 99)"), "300")
+    ],
+    "patient_2": [
+        (
+            "        self.stored[layer] = k, v",
+            "        self.stored[layer] = k[:, :, -256:], v[:, :, -256:]",
+            "300 positions, in chunks",
+        ),
+    ],
+    "patient_3": [("return GrowingCache(self, batch_size)", POOL, "301 caches that are in use")],
     "patient_4": [
+        (MASKED, MASKED.replace("mask", "mask.triu(k.size(-2) - q.size(-2) - 255)"), "300"),
         (
             "attention(q, k",
             "attention(torch.nn.functional.dropout(q, 0.2, self.training), k",
@@ -205,7 +241,25 @@ WRONG = {
     ],
     "token_times": [("clock() - begin for", "round(clock() - begin, 6) for", "expected")],
     "measure": [("append(clock() - begin)", "append(round(clock() - begin, 6))", "expected")],
-    "operations": [("2 * model.num_layers", "2 * min(model.num_layers, 4)", "num_layers=5")],
+    "operations": [
+        ("2 * model.num_layers", "2 * min(model.num_layers, 4)", "num_layers=5"),
+        (
+            "return 2 * new_tokens * (matrices + attention)",
+            "both = torch.tensor([2 * new_tokens, matrices + attention], dtype=torch.int32)\n"
+            "    return int(both[0] * both[1])",
+            "500, 500.*expected 2740224000",
+        ),
+    ],
+    "flash_attention": [(SCORES, f"{SCORES}            {MANY_KEYS}", "600, 4")],
+    "flash_backward": [
+        ("            keys, values", f"            {MANY_KEYS}            keys, values", "300, 4"),
+        ("tiles(q.size(-2), tile[0])", "tiles(min(q.size(-2), 256), tile[0])", "300, 4"),
+    ],
+    "continuous": [
+        ("max_rows - len(stay)]", "min(max_rows - len(stay), 8)]", "max_rows=20"),
+        ("waiting[: max_rows", "waiting[: min(max_rows, 8)", "max_rows=20"),
+        ("return stay", "return stay[:5]", "max_rows=20|running"),
+    ],
     "merge": [("outputs).sum(dim=0)", "outputs)[:4].sum(dim=0)", "")],
     "pool_heads": [("groups.mean(dim=1)", "groups[:, :4].mean(dim=1)", "")],
     "band_mask": [

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from course_utils.checks.draws import unlikely
-from course_utils.checks.elsewhere import follows_its_device
+from course_utils.checks.elsewhere import beyond_the_card, follows_its_device
 from course_utils.checks.inputs import Call, column_by_column, every_second_number, shown, tensors
 from course_utils.checks.judged import calling, difference, gradients, judge
 from course_utils.checks.modules import Use, learning, using
@@ -117,6 +117,33 @@ def test_what_is_wrong_with_a_function_is_told(answer, words):
         judge(calling(answer), calling(double), ROWS, number=200)
 
 
+@pytest.mark.parametrize("give", [lambda x: x, lambda x: {"it": (x, x)}])
+def test_a_result_that_a_later_call_changes_is_told(give):
+    memory = torch.zeros(8)
+
+    def written_over(case):
+        return give(memory[:case].fill_(case))
+
+    def right(case):
+        return give(torch.full((case,), float(case)))
+
+    words = said(written_over, right, st.integers(1, 8))
+    assert "gives a result that a later call changes" in words
+
+
+def test_lists_and_dicts_that_came_in_are_looked_at():
+    def called(function, *args):
+        return calling(function)(Call("f", args))
+
+    assert called(sum, [1, 2]) == 3
+    with pytest.raises(AssertionError, match="changes a list that came in"):
+        called(lambda many: many.pop(), [1, 2])
+    with pytest.raises(AssertionError, match="changes a list that came in"):
+        called(lambda many: many[0].add_(1), [torch.zeros(2)])
+    with pytest.raises(AssertionError, match="changes a dict that came in"):
+        called(lambda named: named.pop("a"), {"a": 1})
+
+
 def test_a_right_function_passes_and_is_given_every_kind_of_tensor():
     given = []
     judge(calling(lambda x: given.append(x) or x + x), calling(double), ROWS, number=150)
@@ -223,9 +250,12 @@ def test_an_answer_is_tried_on_another_device(answer, words):
         return answer(torch.zeros(2, 3, device=device))
 
     if words is None:
+        assert beyond_the_card(use, "f") == ""
         return follows_its_device(use, "f")
-    with pytest.raises(AssertionError, match=words):
+    with pytest.raises(AssertionError, match=words) as caught:
         follows_its_device(use, "f")
+    more = beyond_the_card(use, "f")
+    assert more == f" Not asked for here, but on a GPU it counts: {caught.value}"
 
 
 class Table(nn.Module):

@@ -163,6 +163,11 @@ MERGES = {
     "a generator": (lambda p, pair: (x for x in bpe.merge_pair(p, pair)), "list of pieces"),
     "nothing": (lambda p, pair: None, "list of pieces"),
     "unchanged": (lambda p, pair: list(p), "Nothing is merged"),
+    "the same list": (
+        lambda p, pair: bpe.merge_pair(p, pair) if pair in zip(p, p[1:], strict=False) else p,
+        "the very list that came in",
+    ),
+    "the first hundred": (lambda p, pair: bpe.merge_pair(p[:100], pair) + p[100:], "expected"),
     "pairs": (lambda p, pair: [tuple(x) for x in bpe.merge_pair(p, pair)], "expected"),
 }
 
@@ -454,6 +459,7 @@ TRANSLATIONS = {
     ),
     "one digit": (one_digit, "missing: "),
     "ten layers": (ten_layers, "layers.10."),
+    "twelve layers": (lambda t, n: gpt2.translate(t, min(n, 12)), "layers.12."),
     "from one": (from_one, "missing: layers.0."),
     "one layer": (lambda t, n: gpt2.translate(t, 1), "missing"),
     "the first layer everywhere": (first_layer_everywhere, "belongs to layers.0."),
@@ -544,7 +550,6 @@ HEADS = {
         "float32|expected",
     ),
     "to float32": (lambda w, b, g, s: gpt2.fold_head(w, b, g, s).float(), "has dtype"),
-    "ones on the CPU": (with_ones, "another device"),
     "with the bias": (lambda w, b, g, s: (gpt2.fold_head(w, b, g, s), b), "a tuple"),
     "none": (lambda w, b, g, s: None, "returns nothing"),
 }
@@ -667,6 +672,7 @@ RIGHT = [
     ("fold_head", lambda w, b, g, s: long_way(w, b, g, s).T.to(w.dtype)),
     ("fold_head", row_by_row),
     ("fold_head", by_the_centring_matrix),
+    ("fold_head", with_ones),  # makes a tensor on the CPU: the card names no device
 ]
 
 

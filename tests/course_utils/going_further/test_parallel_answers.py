@@ -72,6 +72,21 @@ def without_cut(whole, group, num_heads):
     return found
 
 
+def in_what_came(whole, group, num_heads):
+    found = {k: x.clone() for k, x in tp.split_layer(whole, group, num_heads).items()}
+    whole["norm1.weight"].zero_()
+    return found
+
+
+KEPT = {}
+
+
+def kept_by_sizes(whole, group, num_heads):
+    found = tp.split_layer(whole, group, num_heads)
+    key = (group.rank, group.size, num_heads, *(x.shape for x in whole.values()))
+    return KEPT.setdefault(key, found)
+
+
 def with_an_assert(whole, group, num_heads):
     assert num_heads % group.size == 0
     return tp.split_layer(whole, group, num_heads)
@@ -108,8 +123,12 @@ SPLITS = [
     (with_an_assert, "ValueError"),
     (without_cut, "hidden units.*ValueError"),
     (into_the_same_dict, "changes the dict"),
+    (in_what_came, "changes norm1.weight that came in"),
+    (kept_by_sizes, "dtype|numbers"),
+    (sliced(part=lambda x, g, dim: tp.cut(x, g, dim) if g.size < 8 else x), "of 8, a layer"),
     (parts_of(W_q=lambda x: x.float()), "dtype torch.float32"),
     (parts_of(W_o=lambda x: x.T), "W_o.weight has"),
+    (parts_of(W_o=lambda x: x.half().to(x.dtype)), "other numbers"),
     (parts_of(fc2=lambda x: x / 2), "fc2"),
     (parts_of(norm1=lambda x: None), "norm1.* None"),
     (lambda w, g, h: {k.split(".", 1)[1]: x for k, x in tp.split_layer(w, g, h).items()}, "new"),
@@ -251,6 +270,7 @@ REGIONS = [
     (regions(f_back=lambda x, group: group.all_reduce(x) * group.size), "f adds up"),
     (regions(f_back=lambda x, group: group.all_reduce(x, "max")), "f adds up"),
     (regions(f_back=dropped), "new tensor"),
+    (regions(f_back=lambda x, group: group.all_reduce(x) if x.any() else x), "all-reduces"),
     (regions(f_back=lambda x, group: None), "f adds up|is None"),
     (regions(f_back=lambda x, group: group.all_reduce(group.all_reduce(x))), "f adds up|times"),
     (regions(g=lambda x, group: x.clone()), "g is the sum"),
@@ -477,6 +497,10 @@ def changes_targets(part, targets, group):
     return tp.cross_entropy(part, targets + group.rank * part.size(-1), group)
 
 
+def first_targets(part, targets, group):
+    return tp.cross_entropy(part.flatten(0, -2)[:32], targets.flatten()[:32], group)
+
+
 def only_with_targets(part, targets, group):
     here = targets // part.size(-1) == group.rank
     logits = part.gather(-1, (targets % part.size(-1))[..., None])[..., 0].where(here, 0.0)
@@ -544,6 +568,7 @@ LOSSES = [
     (gathered, "three numbers|gradient"),
     (gathered_with_gradient, "three numbers"),
     (changes_targets, "changes a tensor that came in"),
+    (first_targets, "tensor \\(5, 10, 60\\)"),
     (only_with_targets, "All ranks must"),
     (lambda p, t, g: tp.reduce_from(tp.cross_entropy(p, t, g), g), "times too large"),
     (lambda p, t, g: tp.cross_entropy(p, t, g) / g.size, "times too small"),
@@ -594,8 +619,27 @@ def by_logsumexp(part, targets, group):
     return (whole - chosen).sum() / targets.numel()
 
 
+def less_the_maximum(part, targets, group):
+    """Rounded otherwise where the loss is small beside the logits."""
+    width, top = part.size(-1), group.all_reduce(part.amax(-1), "max")
+    less = part - top[..., None]
+    total = tp.reduce_from(less.exp().sum(-1), group)
+    found = less.gather(-1, (targets % width)[..., None])[..., 0]
+    chosen = tp.reduce_from(torch.where(targets // width == group.rank, found, 0.0), group)
+    return (total.log() - chosen).mean()
+
+
 @pytest.mark.parametrize(
-    "answer", [loss(), tp.cross_entropy, own_maximum_put_right, by_loop, by_logsumexp]
+    "answer",
+    [
+        loss(),
+        tp.cross_entropy,
+        own_maximum_put_right,
+        by_loop,
+        by_logsumexp,
+        less_the_maximum,
+        loss(end=lambda total, top, chosen: (top - chosen + total.log()).mean()),
+    ],
 )
 def test_a_right_loss(answer):
     assert "right" in checks.check_cross_entropy(answer)
@@ -634,7 +678,32 @@ def ids_first(part, group):
     return group.all_reduce(found + group.rank * part.size(-1), "min")
 
 
+def in_16_bits(part, group):
+    best, found = part.max(-1)
+    ids = (found + group.rank * part.size(-1)).short()
+    here = best == group.all_reduce(best, "max")
+    return group.all_reduce(ids.where(here, 2**15 - 1), "min").long()
+
+
+def eight_rows(part, group):
+    found = tp.greedy_token(part, group)
+    return torch.cat([found[:8], part[8:].argmax(-1)])
+
+
+def nearly(best, top):
+    return (best - top).abs() < 1e-6
+
+
 TOKENS = [
+    (eight_rows, "tensor \\(40, 10\\)"),
+    (in_16_bits, "tensor \\(1, 200000\\)"),
+    *(
+        (token(nobody=lambda *_, number=number: number), "tensor \\(1, 200000\\)")
+        for number in (252, 1000, 50257, 2**16)
+    ),
+    (token(wins=nearly), "."),
+    (lambda part, group: tp.greedy_token(part.float(), group), "leave them as they are|is "),
+    (lambda part, group: tp.greedy_token(part.softmax(-1), group), "."),
     (lambda part, group: part.argmax(-1), "different tokens|place within a rank's part"),
     (token(offset=lambda part, group: 0), "place within a rank's part"),
     (token(offset=lambda part, group: group.rank), "."),
@@ -652,7 +721,7 @@ TOKENS = [
     (token(top=lambda best, group: group.all_reduce(best)), "."),
     (token(top=lambda best, group: group.all_reduce(best.clamp(min=0), "max")), "below 0"),
     (token(top=lambda best, group: best), "."),
-    (token(wins=lambda best, top: torch.isclose(best, top)), "."),
+    (token(wins=lambda best, top: torch.isclose(best, top)), "Nearly equal is not equal"),
     (token(wins=lambda best, top: best < top), "."),
     (lambda part, group: tp.greedy_token(part.abs(), group), "."),
     (lambda part, group: tp.greedy_token(-part, group), "."),

@@ -1,5 +1,6 @@
 """Answers to the exercises on speed, wrong and right ones (chapter 07)."""
 
+import numpy as np
 import pytest
 import torch
 from edited import edited
@@ -76,6 +77,10 @@ WRONG_COUNTS = [
     (of_trained, "requires_grad"),
     (at_token, "bytes_per_token\\("),
     (in_half, "changes the model"),
+    (lambda m, t: right(m.eval(), t), "its `training` is False now"),
+    (lambda m, t: right(m.train(), t), "its `training` is True now"),
+    (lambda m, t: right(m.requires_grad_(), t), "requires_grad"),
+    (lambda m, t: right(m, min(t, 1000)), "for a model"),
     (lambda m, t: float(right(m, t)), "a float; bytes are an int"),
     (lambda m, t: torch.tensor(right(m, t)), "a Tensor; bytes are an int"),
     (lambda m, t: None, "returns nothing"),
@@ -109,6 +114,7 @@ EDITS = {
         ((BMM, "torch.einsum('pij,kj->kpi', split, x).reshape(1, -1)"), "torch.bmm"),
         ((SPLIT, "weight.double().view(parts, -1, weight.size(1))"), "raised|dtype"),
         ((SPLIT, "weight.view(2, -1, weight.size(1))"), "raised"),
+        (("split = weight", "parts = min(parts, 4)\n    split = weight"), "a left side of shape"),
         ((BMM, "torch.bmm(split, x.mul_(1.5).T.expand(parts, -1, -1)).view(1, -1)"), "changes"),
     ],
     "quantize": [
@@ -134,6 +140,7 @@ EDITS = {
         ((".to(torch.int8)", ""), "8 bits"),
         ((".to(torch.int8)", ".to(torch.uint8)"), "dtype"),
         (("scale.where(scale > 0, 1)", "(scale + 1e-6)"), "quantize\\("),
+        (("weight.abs().amax", "weight[:, :256].abs().amax"), "tensor \\(4, 300\\)"),
         ((SCALE, f"({SCALE}).clamp(min=1e-6)"), "quantize\\("),
         (("weight / scale", "weight.div_(scale.max()) / scale"), "changes a tensor"),
         (("scale.where(scale > 0, 1)", "scale.where(scale > 1e-5, 1)"), "quantize\\("),
@@ -141,7 +148,17 @@ EDITS = {
         ((SCALE, f"({SCALE}).half()"), "quantize\\("),
     ],
 }
+KEPT = {}
+
+
+def kept_by_weight(weight, x, parts):
+    """Keeps the weight, too, so that no other has its id."""
+    found = KEPT.setdefault((id(weight), parts), (weight, room.in_parts(weight, x, parts)))
+    return found[1]
+
+
 WRONG = [("bytes_per_token", answer, why) for answer, why in WRONG_COUNTS]
+WRONG.append(("in_parts", kept_by_weight, "the same weight and another x"))
 WRONG += [
     (name, edited(room, name, change), why)
     for name, changes in EDITS.items()
@@ -222,7 +239,7 @@ def one_for_zeros(weight):
 
 
 RIGHT = {
-    "bytes_per_token": [right, part_by_part, by_modules],
+    "bytes_per_token": [right, part_by_part, by_modules, lambda m, t: np.int64(right(m, t))],
     "in_parts": [strided, unflattened, multiplied],
     "quantize": [by_rows, half_away_from_zero, with_a_floor, one_for_zeros],
 }

@@ -176,6 +176,8 @@ def check_flash_backward(flash_backward: Callable[..., tuple[Tensor, Tensor, Ten
         (*easy, True, (2, 2)),
         (*few, True, (2, 3)),
         (more[0], few[0], few[3], more[1], True, (3, 2)),
+        (random(4, 3, 4), random(5, 300, 4), random(6, 300, 4), random(7, 3, 4)),
+        (random(4, 300, 4), random(5, 3, 4), random(6, 3, 4), random(7, 300, 4)),
     ]
     expected = _going_back(right.flash_backward)
     judge(

@@ -204,6 +204,7 @@ def check_flash_attention(flash_attention: Callable[..., tuple[Tensor, Tensor]])
         (*few, None, True, (2, 3)),
         (few[1], few[0], few[0], None, True, (3, 2)),
         (*few, seen[0, 4:], True, (2, 2)),
+        (random(6, 3, 4), random(7, 600, 4), random(8, 600, 4)),
     ]
     expected = _attending(right.flash_attention)
     judge(

@@ -23,6 +23,7 @@ EASY = (
     ("x", ("x", "x")),
     ("", ("x", "x")),
 )
+LONG = "a b b " * 80, ("a", "b")
 
 
 @st.composite
@@ -141,13 +142,17 @@ WRONG = [
 @verdict
 def check_merge_pair(merge_pair: Callable[[Sequence[str], bpe.Pair], list[str]]) -> str:
     """Chapter 12, exercise 1. Returns a verdict; raises AssertionError on a wrong merge."""
+    calls = [Call("merge_pair", (text.split(), pair)) for text, pair in (*EASY, LONG)]
     judge(
         _merging(merge_pair),
         _merging(bpe.merge_pair),
         _words(),
         [(_merging(wrong), advice) for wrong, advice in WRONG],
-        first=[Call("merge_pair", (text.split(), pair)) for text, pair in EASY],
+        first=calls,
         number=150,
         advice="From left to right, each two neighbours that are the pair become one piece.",
     )
+    for call in calls:
+        if merge_pair(*call.args) is call.args[0]:
+            raise AssertionError(f"{call} is the very list that came in, expected a new one.")
     return "merge_pair is right: every occurrence, from left to right, and the order counts."

@@ -1,5 +1,6 @@
 """What the check cells of the cut vocabulary call: a loss, and the next token (chapter 11)."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ....checks.common import verdict
-from ....checks.inputs import tensors
+from ....checks.inputs import random, tensors
 from ....checks.judged import Answer, judge
 from .. import tensor_parallel as right
 from ..groups import Group
@@ -18,6 +19,7 @@ Loss = Callable[[Tensor, Tensor, Group], Tensor]
 Token = Callable[[Tensor, Group], Tensor]
 LOSS = "the mean of log(sum of all exponentials) + maximum - the target's logit, which one rank has"
 GRADIENT = "the gradient of its logits: softmax less 1 at its own targets, over their number"
+SCALE = "the largest logit, beside which a small loss is rounded"
 UNEVEN = {"layouts": (lambda x: x,)}
 SMALL = {"scales": (1.0, 0.0, 1e-3), "offsets": (0.0,), **UNEVEN}
 
@@ -46,6 +48,7 @@ def _losing(cross_entropy: Loss) -> Answer:
         return {
             LOSS: loss.detach(),
             GRADIENT: gradient,
+            SCALE: logits.abs().amax(),
             "bytes sent beyond the three numbers per target that are enough": beyond,
         }
 
@@ -128,6 +131,7 @@ FIRST_LOSSES = [
     _two_ranks([[1.0, 0.0, 0.0, 2.0]], [3]),
     _two_ranks([[1.0, 0.0, 0.0, 2.0], [0.0, 3.0, 1.0, 0.0]], [0, 2]),
     _two_ranks([[2000.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 5.0]], [2, 3]),
+    OnRanks("cross_entropy", 2, (3 * random(0, 5, 10, 60), torch.arange(50).view(5, 10))),
 ]
 
 
@@ -149,10 +153,13 @@ def check_cross_entropy(cross_entropy: Loss) -> str:
 
 @st.composite
 def _logits(draw: st.DrawFn) -> OnRanks:
-    """Rows with equal logits, negative ones, and such as differ in the last digits."""
+    """Rows with equal logits, negative ones, and such as differ in the last digit only."""
     size, width, batch = (draw(st.integers(1, most)) for most in (4, 4, 3))
-    dtype = (torch.float32, torch.float64)
-    return OnRanks("greedy_token", size, (draw(tensors((batch, size * width), dtype)),))
+    logits = draw(tensors((batch, size * width), (torch.float32, torch.float64)))
+    if draw(st.integers(0, 2)) == 2:
+        best = torch.nextafter(logits.amax(-1), torch.tensor(math.inf, dtype=logits.dtype))
+        logits[:, draw(st.integers(0, size * width - 1))] = best
+    return OnRanks("greedy_token", size, (logits,))
 
 
 def _choosing(greedy_token: Token) -> Answer:
@@ -177,10 +184,11 @@ def _token(
     offset: Callable = lambda part, group: group.rank * part.size(-1),
     nobody: Callable = lambda part, group: group.size * part.size(-1),
     choose: str = "min",
+    same: Callable = torch.eq,
 ) -> Tensor:
     """The next token, with what may go wrong in it as arguments."""
     best, token = part.max(-1)
-    here = best == top(best, group)
+    here = same(best, top(best, group))
     found = (token + offset(part, group)).where(here, nobody(part, group))
     return group.all_reduce(found, choose)
 
@@ -224,6 +232,14 @@ WRONG_TOKENS: list[tuple[Token, str]] = [
         partial(_token, top=lambda best, group: best),
         "Every rank names its own best token here, not the best of all.",
     ),
+    (partial(_token, same=torch.isclose), "Nearly equal is not equal: compare with ==."),
+    *(
+        (
+            lambda part, group, dtype=dtype: _token(part.to(dtype), group),
+            f"Logits that differ become equal in {dtype}: leave them as they are.",
+        )
+        for dtype in (torch.float32, torch.bfloat16, torch.float16)
+    ),
     (lambda part, group: right.gathered(part, group).argmax(-1), "All logits are sent here."),
 ]
 
@@ -237,6 +253,9 @@ FIRST_TOKENS = [
     _rows(2, [1.0, 5.0, 0.0, 3.0], [-1.0, -5.0, -3.0, -0.5]),
     _rows(2, [1.0, 3.0, 0.0, 3.0], [0.0, 2.0, 2.0, 1.0]),
     _rows(4, [0.0, 1.0, 2.0, 9.0, 9.0, 1.0, 0.0, 9.0]),
+    _rows(2, [-math.inf, -5e4, -4e4, -math.inf]),
+    OnRanks("greedy_token", 2, (random(0, 40, 10),)),
+    OnRanks("greedy_token", 2, (-(torch.arange(200_000.0) - 166_001).abs()[None],)),
 ]
 
 

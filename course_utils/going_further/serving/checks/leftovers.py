@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ....checks.common import verdict
-from ....checks.elsewhere import follows_its_device
+from ....checks.elsewhere import beyond_the_card
 from ....checks.inputs import LAYOUTS, Call
 from ....checks.judged import calling, judge
 from .. import speculative
@@ -152,5 +152,7 @@ def check_residual(residual: Residual) -> str:
         number=150,
         advice="It is max(0, p - q), divided by its sum, row by row.",
     )
-    follows_its_device(lambda _, device: residual(*torch.empty(2, 2, 3, device=device)), "residual")
-    return "residual is right: where p exceeds q, by how much, and the sum is 1."
+    more = beyond_the_card(
+        lambda _, device: residual(*torch.empty(2, 2, 3, device=device)), "residual"
+    )
+    return f"residual is right: where p exceeds q, by how much, and the sum is 1.{more}"

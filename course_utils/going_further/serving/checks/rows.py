@@ -33,14 +33,15 @@ FIRST = [
     Turn("nyn", (2,), 4),
     Turn("yy", (), 2),
     Turn("ny", (2, 2, 2, 2, 2), 4),
+    Turn("nynnyynnyn", (2,) * 14, 20),
 ]
 
 
 @st.composite
 def turns(draw: st.DrawFn) -> Turn:
-    running = draw(st.lists(st.sampled_from("ny"), max_size=4))
-    waiting = draw(st.lists(st.integers(1, 4), max_size=5))
-    free = draw(st.integers(0, 3))
+    running = draw(st.lists(st.sampled_from("ny"), max_size=11))
+    waiting = draw(st.lists(st.integers(1, 4), max_size=13))
+    free = draw(st.integers(0, 9))
     return Turn("".join(running), tuple(waiting), max(1, len(running) + free))
 
 

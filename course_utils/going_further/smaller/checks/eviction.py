@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ....checks.common import has_shape, verdict
-from ....checks.elsewhere import follows_its_device
+from ....checks.elsewhere import beyond_the_card
 from ....checks.inputs import LAYOUTS, Call
 from ....checks.judged import Answer, calling, judge
 from ..eviction import victim as right
@@ -115,5 +115,5 @@ def check_victim(victim: Callable[[Tensor, Tensor], Tensor]) -> str:
         mass = torch.empty(2, 3, 4, device=device)
         return victim(mass, torch.ones(2, 3, 4, dtype=torch.bool, device=device))
 
-    follows_its_device(use, "victim")
-    return "victim is right: in each head, the least of those that may go, large or small."
+    more = beyond_the_card(use, "victim")
+    return f"victim is right: in each head, the least of those that may go, large or small.{more}"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ....checks.common import verdict
-from ....checks.elsewhere import follows_its_device
+from ....checks.elsewhere import beyond_the_card
 from ....checks.inputs import Call, random
 from ....checks.judged import calling, judge
 from ..grouped_heads import pool_heads as right
@@ -101,5 +101,7 @@ def check_pool_heads(pool_heads: Callable[[Tensor, int, int], Tensor]) -> str:
     def use(_: nn.Module, device: torch.device) -> Tensor:
         return pool_heads(torch.empty(12, 5, device=device), 4, 2)
 
-    follows_its_device(use, "pool_heads")
-    return "pool_heads is right for groups of any size, from all heads together to each alone."
+    more = beyond_the_card(use, "pool_heads")
+    return (
+        f"pool_heads is right for groups of any size, from all heads together to each alone.{more}"
+    )

@@ -1,8 +1,8 @@
 """What the check cell of counting bytes calls (chapter 07)."""
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from hypothesis import strategies as st
@@ -29,7 +29,7 @@ class Counted:
 
     def model(self) -> DecoderOnlyTransformer:
         model = DecoderOnlyTransformer(*self.sizes, dropout=0.0).to(self.dtype)
-        return model.requires_grad_(not self.frozen)
+        return model.requires_grad_(not self.frozen).train(not self.frozen)
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{n}={size}" for n, size in zip(SIZES, self.sizes, strict=True))
@@ -44,16 +44,21 @@ class Counted:
 def _counting(function: Callable[[nn.Module, int], int]) -> Answer:
     def answer(case: Counted) -> int:
         model = case.model()
-        before = copy.deepcopy(model.state_dict())
+        before = [(x.detach().clone(), x.requires_grad) for x in model.parameters()]
+        training = model.training
         found = calling(lambda tokens: function(model, tokens))(Call("", (case.tokens,)))
-        for name, weight in model.state_dict().items():
-            if weight.dtype != before[name].dtype or not torch.equal(weight, before[name]):
+        for (name, weight), (was, learns) in zip(model.named_parameters(), before, strict=True):
+            if weight.dtype != was.dtype or not torch.equal(weight, was):
                 raise AssertionError(f"changes the model: its {name} is not what it was")
+            if weight.requires_grad != learns:
+                raise AssertionError(f"changes the model: requires_grad of its {name}")
+        if model.training != training:
+            raise AssertionError(f"changes the model: its `training` is {model.training} now")
         if found is None:
             raise AssertionError("is None: the function returns nothing")
-        if not isinstance(found, int):
+        if not isinstance(found, Integral):
             raise AssertionError(f"is {found!r}, a {type(found).__name__}; bytes are an int")
-        return found
+        return int(found)
 
     return answer
 
@@ -144,6 +149,7 @@ def check_bytes_per_token(bytes_per_token: Callable[[nn.Module, int], int]) -> s
         first=[
             Counted((20, 12, 24, 2, 16, 3), torch.float32, 7),
             Counted((50, 16, 64, 3, 32, 2), torch.float16, 1),
+            Counted((20, 4, 4, 1, 2100, 1), torch.float32, 2099),
         ],
         advice="Of either embedding one row is read, and of all else everything.",
     )

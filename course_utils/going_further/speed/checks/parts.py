@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ....checks.common import verdict
-from ....checks.inputs import Call, every_second_number, in_one_piece, tensors
+from ....checks.inputs import Call, every_second_number, in_one_piece, tensors, written
 from ....checks.judged import Answer, calling, judge
 from .. import roofline as right
 
@@ -69,7 +69,8 @@ def _in_one_bmm(in_parts: Callable[[Tensor, Tensor, int], Tensor]) -> Answer:
 
 @st.composite
 def _products(draw: st.DrawFn) -> Call:
-    parts, rows, d_in = (draw(st.integers(1, 3)) for _ in range(3))
+    parts = draw(st.sampled_from((1, 2, 3, 1, 2, 3, 8)))
+    rows, d_in = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     dtype = draw(st.sampled_from((torch.float32, torch.float64)))
     above = draw(st.integers(0, 1))
     weight = draw(tensors((above + parts * rows, d_in), (dtype,), layouts=(in_one_piece,)))
@@ -104,6 +105,7 @@ def check_in_parts(in_parts: Callable[[Tensor, Tensor, int], Tensor]) -> str:
     """Chapter 07, exercise 2. Returns a verdict; raises AssertionError on a wrong product."""
     weight, x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0], [3.0, 4.0]]), torch.ones(1, 2)
     first = [Call("in_parts", (weight, x, parts)) for parts in (2, 1, 4)]
+    first.append(Call("in_parts", (torch.arange(12.0).view(6, 2), x, 3)))
     expected = calling(right.in_parts)
     judge(
         calling(in_parts),
@@ -116,4 +118,10 @@ def check_in_parts(in_parts: Callable[[Tensor, Tensor, int], Tensor]) -> str:
     )
     manner = _in_one_bmm(in_parts), _in_one_bmm(right.in_parts)
     judge(*manner, _products(), first=first, number=20)
+    for row in (x, -2 * x, 3 * x):  # as token after token
+        if not torch.equal(found := in_parts(weight, row, 2), row @ weight.T):
+            raise AssertionError(
+                f"With the same weight and another x, in_parts gives {written(found)}, expected "
+                f"{written(row @ weight.T)}. Keep nothing from one call to the next."
+            )
     return "in_parts is right: the same product, in one call, and nothing is copied."

@@ -1,5 +1,6 @@
 """What the check cell of the rollback calls (chapter 13, exercise 1)."""
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ class Story:
 
     window: bool
     steps: tuple[int, ...]
+    num_layers: int = 1
 
     def __str__(self) -> str:
         layer = f"a window of {WINDOW}" if self.window else "everything in it"
@@ -30,33 +32,51 @@ class Story:
         for step in self.steps:
             length = max(length + step, 0)
             said.append(f"{step} fed" if step > 0 else f"roll_back(kept, {length})")
-        return f"With {layer}, {', then '.join(said)}: the outcome"
+        layers = f" in each of {self.num_layers} layers" * (self.num_layers > 1)
+        return f"With {layer}{layers}, {', then '.join(said)}: the outcome"
 
 
 @st.composite
 def _stories(draw: st.DrawFn) -> Story:
     steps = draw(st.lists(st.integers(-3, 5), min_size=1, max_size=5))
-    return Story(draw(st.booleans()), (draw(st.integers(1, 6)), *steps))
+    window, first = draw(st.booleans()), draw(st.integers(1, 6))
+    return Story(window, (first, *steps), draw(st.sampled_from((1, 1, 2))))
 
 
 def playing(roll_back: RollBack) -> Callable[[Story], dict[str, object]]:
     """The answer to a story: after each step, what the cache and the adapter know."""
 
     def play(story: Story) -> Iterator[Step]:
-        layer = DynamicSlidingWindowLayer(WINDOW) if story.window else DynamicLayer()
-        kept = SimpleNamespace(past=Cache(layers=[layer]), length=0)
+        made = (lambda: DynamicSlidingWindowLayer(WINDOW)) if story.window else DynamicLayer
+        layers = [made() for _ in range(story.num_layers)]
+        kept = SimpleNamespace(past=Cache(layers=layers), length=0)
         for number, step in enumerate(story.steps, 1):
             if step > 0:
-                kept.past.update(new := keys(kept.length, step), new, 0)
+                new = keys(kept.length, step)
+                for i in range(story.num_layers):
+                    kept.past.update(new + i, -new - i, i)
                 kept.length += step
             else:
                 length = max(kept.length + step, 0)
-                yield f"step {number}", tried(roll_back, kept, length)
+                words = _refusal(kept.past, length - kept.length) if story.window else ""
+                yield f"step {number}", tried(roll_back, kept, length, words=words)
             yield f"step {number}, kept.length", kept.length
-            yield f"step {number}, what the cache has seen", kept.past.get_seq_length()
-            yield f"step {number}, its keys", layer.keys
+            for i, layer in enumerate(kept.past.layers):
+                of = f" of layer {i}" * (story.num_layers > 1)
+                yield f"step {number}, what the cache has seen{of}", layer.get_seq_length()
+                yield f"step {number}, its keys{of}", layer.keys.clone()
+                yield f"step {number}, its values{of}", layer.values.clone()
 
     return answering(play)
+
+
+def _refusal(past: Cache, count: int) -> str:
+    """What the library says if it cannot take so many tokens back, or nothing."""
+    try:
+        copy.deepcopy(past).crop(count)
+    except RuntimeError as error:
+        return str(error)
+    return ""
 
 
 def _uncounted(kept: SimpleNamespace, length: int) -> None:
@@ -104,6 +124,7 @@ FIRST = [
     Story(True, (3, -1, 1)),
     Story(True, (6, -1)),
     Story(True, (6, 0)),
+    Story(False, (5, -2), 2),
 ]
 
 

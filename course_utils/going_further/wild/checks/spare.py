@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -28,17 +29,32 @@ class Story:
     window: int
     spare: int
     steps: tuple[int, ...]
+    rows: int = 1
+    heads: int = 1
+    dtype: torch.dtype = torch.float64
 
     def __str__(self) -> str:
         said = [f"{step} fed" if step > 0 else f"crop({step})" for step in self.steps]
-        return f"CuredLayer({self.window}, {self.spare}), {', then '.join(said)}: the outcome"
+        many = f"{self.rows} rows of {self.heads} heads in {self.dtype}, "
+        many *= (self.rows, self.heads, self.dtype) != (1, 1, torch.float64)
+        said = f"{many}{', then '.join(said)}"
+        return f"CuredLayer({self.window}, {self.spare}), {said}: the outcome"
+
+    def keys(self, start: int, length: int) -> Tensor:
+        """Keys (rows, heads, length, 2), no two of them the same."""
+        rows, heads = (torch.arange(n) for n in (self.rows, self.heads))
+        each = 1000 * rows[:, None, None, None] + 100 * heads[:, None, None] + 1 / 3
+        return (keys(start, length) + each).to(self.dtype)
 
 
 @st.composite
 def _stories(draw: st.DrawFn) -> Story:
     window, spare = draw(st.integers(2, 5)), draw(st.integers(1, 4))
-    steps = draw(st.lists(st.integers(-4, 5), min_size=1, max_size=6))
-    return Story(window, spare, (draw(st.integers(1, 9)), *steps))
+    step = st.one_of(st.integers(-4, 5), st.integers(-3, 1))
+    steps = draw(st.lists(step, min_size=1, max_size=6))
+    sizes = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    dtype = draw(st.sampled_from((torch.float64, torch.float32, torch.float16)))
+    return Story(window, spare, (draw(st.integers(1, 9)), *steps), *sizes, dtype)
 
 
 def playing(layer_class: type) -> Callable[[Story], dict[str, object]]:
@@ -49,7 +65,7 @@ def playing(layer_class: type) -> Callable[[Story], dict[str, object]]:
         for number, step in enumerate(story.steps, 1):
             at = f"step {number}"
             if step > 0:
-                new = keys(seen, step)
+                new = story.keys(seen, step)
                 looked_at = layer.update(new, -new)
                 seen += step
                 yield from _last(f"{at}, looked at", looked_at, story.window - 1 + step)
@@ -71,7 +87,7 @@ def playing(layer_class: type) -> Callable[[Story], dict[str, object]]:
 def _last(at: str, both: tuple[Tensor, Tensor], count: int) -> Iterator[Step]:
     """The last `count` of keys and values, fewer if there are not as many."""
     for name, x in zip(("keys", "values"), both, strict=True):
-        yield f"{at}, {name}", x[:, :, max(x.size(2) - count, 0) :]
+        yield f"{at}, {name}", x[:, :, max(x.size(2) - count, 0) :].clone()
 
 
 class _Never(built.CuredLayer):
@@ -139,6 +155,7 @@ FIRST = [
     Story(8, 3, (15, -4)),
     Story(8, 3, (5, -4, 2)),
     Story(8, 3, (15, -3, 3, -3, 1)),
+    Story(8, 3, (15, -3, 1, -3, 1)),
 ]
 SCRIPTS = (
     [New(), Feed(15), RollBack(12), RollBack(11), Feed(1, text=1)],

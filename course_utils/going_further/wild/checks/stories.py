@@ -32,11 +32,19 @@ def answering(play: Callable[[Any], Iterator[Step]]) -> Callable[[Any], dict[str
     return answer
 
 
-def tried(take_back: Callable[..., object], *arguments: object) -> str:
-    """Whether it was done, or refused by NotImplementedError."""
+def tried(take_back: Callable[..., object], *arguments: object, words: str = "") -> str:
+    """Whether it was done, or refused by NotImplementedError with a reason, and these words."""
     try:
         take_back(*arguments)
-    except NotImplementedError:
+    except NotImplementedError as error:
+        said = f"{error} {error.__cause__ or ''}"
+        if not said.strip():
+            raise AssertionError("raises NotImplementedError without a reason") from None
+        if words not in said:
+            raise AssertionError(
+                f"raises NotImplementedError with {str(error)!r}, without the words of the "
+                "library's RuntimeError"
+            ) from None
         return NOT_OFFERED
     return DONE
 
