@@ -92,8 +92,9 @@ class CuredLayer(SpareLayer):
     def crop(self, tokens_to_remove: int) -> None:
         """Forget the last tokens; NotImplementedError if too few for a window would be left."""
         count = -tokens_to_remove
-        if self.seen > self.held and self.held - count < self.window - 1:
-            raise NotImplementedError(f"{count} tokens are more than what is left of the spare")
+        needed = self.window - 1 if self.seen > self.held else 0
+        if self.held - count < needed:
+            raise NotImplementedError(f"{count} tokens are more than can be taken back")
         self.keys = self.keys[:, :, : self.held - count]
         self.values = self.values[:, :, : self.keys.size(2)]
         self.seen -= count
