@@ -124,6 +124,7 @@ class Play:
         self.stories: dict[str, Story] = {}
         self.answers: list[Answer] = []
         self.said: Tensor | None = None
+        self.given: Tensor | None = None
         self.generations: list[tuple[int, Generate, Tensor, Tensor]] = []
 
     def ahead(self, step: Feed) -> Tensor:
@@ -131,6 +132,15 @@ class Play:
         story = self.stories[step.cache]
         start = story.ids.size(1)
         return self.texts[step.text, : story.ids.size(0), start : start + step.tokens]
+
+    def hand_in(self, ids: Tensor) -> Tensor:
+        """Tokens as callers have them: a part of others, or where others were that are gone."""
+        if not ids.is_contiguous():
+            return ids
+        self.given = None
+        # Unless the model holds the last ones, NumPy uses their memory for the next ones.
+        self.given = on_device(torch.from_numpy(ids.cpu().numpy().copy()), self.model)
+        return self.given
 
     @torch.no_grad()
     def take(self, number: int, step: Step) -> None:
@@ -166,7 +176,7 @@ class Play:
                 prompt = self.prompt(step)
                 cold = self.coldest if step.new % 2 else NEARLY_GREEDY
                 self.said = only_if_offered(
-                    step.rows > 1, lambda: generated(self.model, handed_in(prompt), step, cold)
+                    step.rows > 1, lambda: generated(self.model, self.hand_in(prompt), step, cold)
                 )
                 self.generations.append((number, step, prompt, self.said))
 
@@ -200,7 +210,7 @@ class Play:
         with torch.set_grad_enabled(step.carelessly), ending_the_script(may_fail):
             logits, cache = only_if_offered(
                 len(ids) > 1 and start == 0,
-                lambda: model(handed_in(ids), past_kv=self.caches[step.cache], use_cache=True),
+                lambda: model(self.hand_in(ids), past_kv=self.caches[step.cache], use_cache=True),
             )
         if step.carelessly:
             logits = written_over(logits)
@@ -224,11 +234,6 @@ class Play:
         """Call `truncate` or `reorder`."""
         old = self.caches[cache]
         self.caches[cache] = only_if_offered(True, lambda: changed(old, method, argument))
-
-
-def handed_in(ids: Tensor) -> Tensor:
-    """Tokens as callers have them: a part of others, or where some were that are gone by now."""
-    return ids.clone() if ids.is_contiguous() else ids
 
 
 def written_over(logits: Tensor) -> Tensor:
