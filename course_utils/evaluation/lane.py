@@ -5,15 +5,17 @@ Shapes: B batch, Q new tokens, T tokens so far, V vocab_size.
 
 import contextlib
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from .differences import first_difference
 from .model import max_seq_len, on_device, uncached, vocab_size
-from .play import Answer, Ended, Expected, NotOffered, NotRefused, Outcome, Play, generated
+from .play import NEARLY_GREEDY, Answer, Expected, Outcome, Play, generated
 from .precise import copied, precise_copy, refuse_missing_rows, state
-from .steps import Generate, Script
+from .refusals import Ended, NotOffered, NotRefused, on_purpose
+from .steps import Generate, Script, Step
 from .texts import texts, uniform
 
 EXACT = 1e-9
@@ -30,7 +32,7 @@ class Lane:
         self.model, self.tolerance, self.name, self.eps = model, tolerance, name, eps
         self.room = max_seq_len(model)
         some = texts(vocab_size(model), self.room + SPARE)
-        self.texts = torch.cat([some, uniform(some[0])])
+        self.texts = torch.cat([some, uniform(some[0], vocab_size(model))])
         self.expected = Expected(copied(model))
         self.ready, self.state = model, None
         self.generations: dict[str, Tensor | None] = {}
@@ -56,7 +58,9 @@ class Lane:
         wrong, but where the room has ended.
         """
         twin = self.copy() if any(getattr(step, "twin", False) for step in script) else None
-        play = Play(self.fresh(), self.texts if given is None else given, twin)
+        generates = any(isinstance(step, Generate) for step in script)
+        coldest = self.coldest if generates else NEARLY_GREEDY
+        play = Play(self.fresh(), self.texts if given is None else given, twin, coldest)
         outcome = Outcome(step=len(script))
         for number, step in enumerate(script):
             try:
@@ -72,7 +76,10 @@ class Lane:
                 outcome.heard.append(self.fingerprint(past_the_end))
                 break
             except Exception as error:
-                outcome = Outcome(explain(error), number, error=error)
+                if play.runs_rows(step) and self.takes_one_row(type(step), error):
+                    outcome.offered = False
+                else:
+                    outcome = Outcome(explain(error), number, error=error)
                 break
         for answer in play.answers:
             outcome.heard.append(self.fingerprint(answer.logits))
@@ -88,6 +95,32 @@ class Lane:
                 if problem is not None:
                     outcome.wrong(number, problem)
         return outcome
+
+    @cached_property
+    def coldest(self) -> float:
+        """0 if `generate` takes that for greedy without a cache, else a temperature close to it."""
+        step = Generate(1, min(3, self.room - 1), use_cache=False)
+        prompt = on_device(self.texts[0, :1, :1], self.model)
+        with contextlib.suppress(Exception):
+            found = (generated(self.fresh(), prompt, step, cold) for cold in (0.0, NEARLY_GREEDY))
+            return 0.0 if torch.equal(*found) else NEARLY_GREEDY
+        return NEARLY_GREEDY
+
+    @torch.no_grad()
+    def takes_one_row(self, kind: type[Step], error: Exception) -> bool:
+        """Is this error how the model says that it takes one row: the only one that it ever takes?
+
+        Not if it was not raised on purpose, or not by a model that has done nothing before.
+        """
+        ids = on_device(self.texts[0, :2, :1], self.model)
+        try:
+            if kind is Generate:
+                generated(self.copy(), ids, Generate(1, 1))
+            else:
+                self.copy()(ids, use_cache=True)
+        except Exception as first:
+            return type(first) is type(error) and on_purpose(first)
+        return False
 
     def compare(self, answer: Answer, outcome: Outcome) -> None:
         """Note in `outcome` if an answer is wrong."""
@@ -210,7 +243,7 @@ def lane_in(
 
     In float64 that is 1e-9, or `tolerance` for a model that computes in float32 whatever its dtype.
     In any other dtype it is a multiple of what the model itself loses by rounding: how far its
-    uncached logits are from those in float64. Without float64 (MPS) it is 1e-3. Raises what the
+    uncached logits are from those in float64. Without float64 it is 1e-3 at least. Raises what the
     model raises in that dtype.
     """
     given = tolerance
@@ -225,8 +258,9 @@ def lane_in(
     if dtype != next(model.parameters()).dtype:  # or its buffers would change, too
         rounded = rounded.to(dtype)
     refuse_missing_rows(rounded)
-    if tolerance == EXACT:
-        tolerance = MARGIN * rounding(exact, rounded)
+    if dtype != next(exact.parameters()).dtype:
+        least = 0.0 if tolerance == EXACT else tolerance
+        tolerance = max(MARGIN * rounding(exact, rounded), least)
     return Lane(rounded, tolerance, str(dtype).removeprefix("torch."))
 
 

@@ -5,9 +5,8 @@ Shapes: B batch, Q new tokens, T tokens so far, V vocab_size.
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +14,12 @@ from torch import Tensor, nn
 from .differences import Difference
 from .model import changed, max_seq_len, on_device, uncached
 from .precise import refusing_nan
+from .refusals import Ended, ending_the_script, only_if_offered, refuse
 from .steps import Feed, Generate, New, Reorder, RollBack, Step, Uncached
 
 NEARLY_GREEDY = 1e-8
 AT_ONCE = 9  # caches; a model may have no room for more
 TEMPERATURES = (1.0, 0.6, 1.7)
-NO_ERROR = "no error was raised; expected one that says the sequence is too long"
 
 
 class Expected:
@@ -108,16 +107,24 @@ class Outcome:
 class Play:
     """One run of a script on a model, which is used up by it, as is its `twin`."""
 
-    def __init__(self, model: nn.Module, texts: Tensor, twin: nn.Module | None = None):
-        self.model, self.twin = model, twin
+    def __init__(
+        self,
+        model: nn.Module,
+        texts: Tensor,
+        twin: nn.Module | None = None,
+        coldest: float = NEARLY_GREEDY,
+    ):
+        self.model, self.twin, self.coldest = model, twin, coldest
         self.models: dict[str, nn.Module] = {}
         self.texts = on_device(texts, model)
         self.room = max_seq_len(model)
         self.caches: dict[str, object] = {}
+        self.paddings: dict[tuple[int, ...], Tensor] = {}
         self.refused: set[str] = set()
         self.stories: dict[str, Story] = {}
         self.answers: list[Answer] = []
         self.said: Tensor | None = None
+        self.given: Tensor | None = None
         self.generations: list[tuple[int, Generate, Tensor, Tensor]] = []
 
     def ahead(self, step: Feed) -> Tensor:
@@ -125,6 +132,15 @@ class Play:
         story = self.stories[step.cache]
         start = story.ids.size(1)
         return self.texts[step.text, : story.ids.size(0), start : start + step.tokens]
+
+    def hand_in(self, ids: Tensor) -> Tensor:
+        """Tokens as callers have them: a part of others, or where others were that are gone."""
+        if not ids.is_contiguous():
+            return ids
+        self.given = None
+        # Unless the model holds the last ones, NumPy uses their memory for the next ones.
+        self.given = on_device(torch.from_numpy(ids.cpu().numpy().copy()), self.model)
+        return self.given
 
     @torch.no_grad()
     def take(self, number: int, step: Step) -> None:
@@ -158,8 +174,9 @@ class Play:
                 self.answers.append(Answer(number, uncached(self.model, ids), story, 0))
             case Generate():
                 prompt = self.prompt(step)
+                cold = self.coldest if step.new % 2 else NEARLY_GREEDY
                 self.said = only_if_offered(
-                    step.rows > 1, lambda: generated(self.model, prompt, step)
+                    step.rows > 1, lambda: generated(self.model, self.hand_in(prompt), step, cold)
                 )
                 self.generations.append((number, step, prompt, self.said))
 
@@ -178,6 +195,7 @@ class Play:
         self.refused.discard(step.cache)
         if step.padding:
             columns = on_device(torch.tensor(padding), self.model)
+            columns = self.paddings.setdefault(padding, columns)
             self.caches[step.cache] = model.padded_cache(columns)
 
     def feed(self, number: int, step: Feed) -> None:
@@ -192,7 +210,7 @@ class Play:
         with torch.set_grad_enabled(step.carelessly), ending_the_script(may_fail):
             logits, cache = only_if_offered(
                 len(ids) > 1 and start == 0,
-                lambda: model(ids, past_kv=self.caches[step.cache], use_cache=True),
+                lambda: model(self.hand_in(ids), past_kv=self.caches[step.cache], use_cache=True),
             )
         if step.carelessly:
             logits = written_over(logits)
@@ -206,61 +224,16 @@ class Play:
         story.ids = torch.cat([story.ids, ids], dim=1)
         self.answers.append(Answer(number, logits, story, start))
 
+    def runs_rows(self, step: Step) -> bool:
+        """Does a step run several rows with a cache?"""
+        if isinstance(step, Generate | New):
+            return step.rows > 1
+        return isinstance(step, Feed | Reorder) and len(self.stories[step.cache].ids) > 1
+
     def change(self, cache: str, method: str, argument: object) -> None:
         """Call `truncate` or `reorder`."""
         old = self.caches[cache]
         self.caches[cache] = only_if_offered(True, lambda: changed(old, method, argument))
-
-
-class NotOffered(Exception):
-    """A cache says, by NotImplementedError, that it has no such rollback, order or number of rows.
-
-    The script ends before it.
-    """
-
-
-def only_if_offered(may_be_left_out: bool, call: Callable[[], Any]) -> Any:
-    """What the call returns. Raises NotOffered if it may be left out and is."""
-    try:
-        return call()
-    except NotImplementedError:
-        if may_be_left_out:
-            raise NotOffered from None
-        raise
-
-
-class Ended(Exception):
-    """The script ends here, and nothing was wrong."""
-
-
-class NotRefused(ValueError):
-    """Tokens went in where there was no room for them; `result` is what came out."""
-
-    def __init__(self, result: object):
-        super().__init__(NO_ERROR)
-        self.result = result
-
-
-def refuse(call: Callable[[], object]) -> None:
-    """Any error is right where there is no room; NotRefused is raised if there is none."""
-    try:
-        result = call()
-    except Exception:
-        return
-    raise NotRefused(result)
-
-
-@contextlib.contextmanager
-def ending_the_script(may_fail: bool) -> Iterator[None]:
-    """If it may fail, an error is no fault, and ends the script."""
-    try:
-        yield
-    except NotOffered:
-        raise
-    except Exception as error:
-        if may_fail:
-            raise Ended from error
-        raise
 
 
 def written_over(logits: Tensor) -> Tensor:
@@ -271,12 +244,14 @@ def written_over(logits: Tensor) -> Tensor:
     return kept
 
 
-def generated(model: nn.Module, ids: Tensor, step: Generate) -> Tensor:
+def generated(
+    model: nn.Module, ids: Tensor, step: Generate, coldest: float = NEARLY_GREEDY
+) -> Tensor:
     """What `generate` returns; drawn from a fixed seed, or so cold that it is greedy.
 
     A `generate` that takes no generator draws from PyTorch's own, which has the seed, too.
     """
-    temperature = TEMPERATURES[step.new % len(TEMPERATURES)] if step.sampled else NEARLY_GREEDY
+    temperature = TEMPERATURES[step.new % len(TEMPERATURES)] if step.sampled else coldest
     how = {"temperature": temperature, "use_cache": step.use_cache}
     if step.sampled:
         how["generator"] = torch.Generator(ids.device).manual_seed(step.tokens)

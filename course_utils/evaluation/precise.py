@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+from .model import uncached
+
 
 def copied(model: nn.Module, share_parameters: bool = False) -> nn.Module:
     """A deep copy. What cannot be copied, a lock for instance, it has in common with the model."""
@@ -58,14 +60,35 @@ def state(model: nn.Module) -> list[object] | None:
 def precise_copy(model: nn.Module) -> tuple[nn.Module, float]:
     """A copy of the model for comparing logits, with the tolerance that its precision allows.
 
-    float64 and 1e-9; on a device without float64 (MPS), float32 and 1e-3. Dropout is off, and
-    missing rows are refused.
+    float64 and 1e-9; on a device without float64 (MPS), or for a model that runs in float32 only,
+    float32 and 1e-3. Dropout is off, and missing rows are refused.
     """
+    exact, own = _prepared(model), _prepared(model)
+    first = next(own.parameters())
+    if first.device.type == "mps":
+        return own.float(), 1e-3
+    with contextlib.suppress(Exception):
+        exact = exact.double()
+    in_float64 = next(exact.parameters()).dtype == torch.float64 and _runs(exact)
+    if first.dtype == torch.float32 and not in_float64 and _runs(own):
+        return own, 1e-3
+    return exact.double(), 1e-9
+
+
+def _prepared(model: nn.Module) -> nn.Module:
     model = copied(model).eval()
     refuse_missing_rows(model)
-    if next(model.parameters()).device.type == "mps":
-        return model.float(), 1e-3
-    return model.double(), 1e-9
+    return model
+
+
+def _runs(model: nn.Module) -> bool:
+    """Does it take a token, without a cache?"""
+    token = torch.zeros(1, 1, dtype=torch.long, device=next(model.parameters()).device)
+    try:
+        uncached(copied(model, share_parameters=True), token)
+    except Exception:
+        return False
+    return True
 
 
 def refuse_missing_rows(model: nn.Module) -> None:

@@ -20,6 +20,7 @@ SIZES = SMALL + MIDDLE + SMALL + LARGE
 MOST_STEPS = 10
 CACHES = "ABC"
 MOST_ROWS = 5
+TEXTS = 11
 
 
 def kinds(offers: Offers) -> list[str]:
@@ -32,7 +33,7 @@ def kinds(offers: Offers) -> list[str]:
 def scripts(offers: Offers, room: int, most: int) -> st.SearchStrategy[Script]:
     """Scripts that a model with these offers can play."""
     step = st.tuples(
-        st.sampled_from(kinds(offers)), st.integers(0, len(SIZES) - 1), st.integers(0, 6)
+        st.sampled_from(kinds(offers)), st.integers(0, len(SIZES) - 1), st.integers(0, TEXTS - 1)
     )
     rows, steps = st.integers(1, 3), st.lists(step, min_size=1, max_size=MOST_STEPS)
     return st.tuples(rows, steps).map(partial(_possible, room=room, most=most))
@@ -84,7 +85,8 @@ class _Writer:
             case "generate" if self.room > 2:
                 self.generate(number, text)
             case "padded" if self.room > 8:
-                padding = tuple((number * factor) % 6 for factor in (1, 0, 3)[: 2 + number % 2])
+                factors = (1, number // 18 % 2, 3)[: 1 + number % 3]
+                padding = tuple(number // 3 * factor % 6 for factor in factors)
                 self.new(cache, len(padding), padding)
                 self.feed(max(padding) + 1 + text % 3, 0)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from .steps import Feed, Generate, New, Reorder, RollBack, Script, Uncached, feeds
 
-SAME, RUNS = 7, 8
+SAME, RUNS, BEGINS_12, BEGINS_40 = 7, 8, 9, 10
 MANY, LARGE, MUCH, CALLS = 18, 6, 100, 20
 LONG = 400
 PROMPTS = (8, 16, 32, 64, 128)
@@ -16,7 +16,8 @@ WHOLE_BLOCKS = (64, 128, 256, 512, 1024)
 
 
 def texts_and_rows(room: int) -> Iterator[Script]:
-    """What every model can do: single tokens and chunks, in one row and in several."""
+    """What every model can do: single tokens and chunks, in one row and in several; a third text
+    beside two equal ones; texts that are the same for long."""
     end = [Feed(1), Feed(2), Feed(1)]
     yield from after_errors(room)
     yield from many_texts(room)
@@ -25,6 +26,11 @@ def texts_and_rows(room: int) -> Iterator[Script]:
         yield [New(3), Feed(length, SAME), Feed(1, 2), Feed(2, 2), Feed(1, 2)]
     if room > 12:
         yield feeds(1, 1, 3, 3, 2, 2, 1, text=RUNS)
+        same = [step for c in "AB" for step in (New(cache=c), Feed(8, 0, c))]
+        turns = [Feed(n, 0, c) for n in (1, 2) for c in "BAC"]
+        yield [*same, New(cache="C"), Feed(8, 2, "C"), *turns]
+        long = min(room - 4, 60)
+        yield [s for text in (0, BEGINS_12, BEGINS_40) for s in (New(), Feed(long, text))] + end
     for block in (n for n in WHOLE_BLOCKS if n + 4 <= room):
         yield feeds(block - 4, 4, 3, 1)
 
@@ -52,20 +58,24 @@ def many_texts(room: int) -> Iterator[Script]:
 
 
 def generations(room: int) -> Iterator[Script]:
-    """Prompts of whole blocks, equal prompts, many draws, many rows."""
+    """Prompts of whole blocks and one token more, equal prompts, many draws, many rows, a batch of
+    which only the first row is known."""
     if room < 12:
         return
-    yield [Generate(n, 4) for n in PROMPTS if n + 4 <= room]
+    yield [Generate(n + more, 4) for n in PROMPTS for more in (0, 1) if n + more + 4 <= room]
     few, most = min(7, room - 3), min(11, room - 3)
     yield [Generate(3, few, sampled=True), Generate(2, most, sampled=True)]
-    yield [Generate(3, few, SAME, 3, sampled=True), Generate(3, 4, 2, 6)]
+    equal_first = [Generate(5, 4, rows=3), Generate(5, 4, SAME, 3)]
+    yield [Generate(3, few, SAME, 3, sampled=True), Generate(3, 4, 2, 6), *equal_first]
 
 
 def rolled_back(room: int) -> Iterator[Script]:
-    """From the end of the room; three times in a row; over many calls; where another
-    text has the same beginning, at that time or later."""
+    """From the end of the room, after another text was begun; three times in a row; over many
+    calls; where another text has the same beginning, at that time or later."""
     if 12 < room <= LONG:
-        yield [New(), Feed(room), RollBack(room - 4), Feed(1, 2), Feed(3, 3)]
+        other = [New(cache="B"), Feed(3, 1, "B")]
+        end = [Feed(1, 2), Feed(1, 0, "B"), Feed(3, 3)]
+        yield [New(), Feed(room), *other, RollBack(room - 4), *end]
         singles = [Feed(1)] * min(room - 4, CALLS)
         yield [New(), Feed(2), *singles, RollBack(3), Feed(1, 2), Feed(2, 3)]
         same, other = [New(cache="B"), Feed(8, 0, "B")], [Feed(1, 0, "B"), Feed(2, 0, "B")]
@@ -80,7 +90,8 @@ def reordered(room: int, truncate: bool) -> Iterator[Script]:
     if room < 10:
         return
     begin = [New(3), Feed(5)]
-    yield [*begin, Reorder((2,)), Feed(1), Reorder((0, 0, 0)), Feed(1), Feed(2)]
+    end = [Reorder((1,)), Reorder((0, 0)), Feed(1), Reorder((1, 0)), Reorder((1, 0)), Feed(1, 1)]
+    yield [*begin, Reorder((2,)), Feed(1), Reorder((0, 0, 0)), Feed(1, 2), *end]
     yield [*begin, Reorder((2, 1, 0, 1, 2, 0, 1, 2)), Feed(1), Feed(2)]
     same = [New(3, cache="B"), Feed(5, 0, "B")]
     yield [*begin, *same, Reorder((1, 2, 0)), Feed(2, 2), Feed(1, 0, "B"), Feed(2, 0, "B")]
@@ -88,9 +99,9 @@ def reordered(room: int, truncate: bool) -> Iterator[Script]:
         yield [*begin, Reorder((1, 2, 0)), RollBack(3), Feed(1), Feed(2)]
 
 
-def padded(room: int) -> Iterator[Script]:
-    """Two batches of the same shape and other padding, one after the other and at the same time;
-    many rows; much padding."""
+def padded(room: int, reorder: bool) -> Iterator[Script]:
+    """Two batches of the same shape and other padding, one after the other and at the same time,
+    or of the same padding; one row; the same padding in all rows; many rows; much padding."""
     if room < 10:
         return
     first, second = [New(2, (0, 3)), Feed(5)], [Feed(1), Feed(2)]
@@ -98,5 +109,9 @@ def padded(room: int) -> Iterator[Script]:
     other = [New(2, (2, 0), "B"), Feed(5, 1, "B")]
     yield [*first, *other, *second, Feed(1, 0, "B"), Feed(2, 0, "B")]
     yield [New(6, (0, 1, 2, 3, 4, 5)), Feed(7), *second]
+    yield [New(1, (4,)), Feed(6), *second, New(2, (2, 2)), Feed(5), *second]
+    if reorder:
+        same = [New(2, (0, 3), "B"), Feed(5, 1, "B")]
+        yield [*first, *same, Reorder((1, 0)), Feed(1), Feed(1, 0, "B")]
     for much in (n for n in (15, 20, 70) if n + 5 <= room):
         yield [New(3, (0, much, much - 3)), Feed(much + 2), *second]

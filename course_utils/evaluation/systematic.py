@@ -123,7 +123,7 @@ def rolled_back(room: int) -> Iterator[Script]:
             yield [New(1), Feed(length), RollBack(keep), Feed(4, 1), RollBack(keep + 1), *chunk]
     if room > 8:
         other = [New(1, cache="B"), Feed(3, 1, "B")]
-        yield [New(1), Feed(5), RollBack(0), *other, Feed(4, 2), Feed(1)]
+        yield [New(1), Feed(5), RollBack(0), *other, Feed(4, 2), Feed(1, 0, "B"), Feed(1)]
     if (end := min(room, LONG)) > 12:
         twice = RollBack(end - 4), RollBack(end - 7)
         yield [New(3), Feed(end - 2), *twice, Feed(1, 1), Feed(3, 2), Feed(1)]
@@ -262,7 +262,7 @@ def subjects(offers: Offers, room: int, vocab_size: int) -> Iterator[tuple[str, 
     texts = (*alike(room), *whole_vocabulary(vocab_size, room), *seldom.texts_and_rows(room))
     generated = (*generations(room), *seldom.generations(room))
     moved = (*reordered(room, truncate), *seldom.reordered(room, truncate))
-    columns = (*padded(room, truncate, reorder), *seldom.padded(room))
+    columns = (*padded(room, truncate, reorder), *seldom.padded(room, reorder))
     taken_back = (*rolled_back(room), *seldom.rolled_back(room))
     yield "Many texts and rows", "", [script for script in texts if possible(script, room)]
     for name, offered, lacking, scripts in (

@@ -12,6 +12,7 @@ from torch import Tensor
 ROWS = 40
 BLOCK = 8
 RUN = 12
+SAME_BEGINNINGS = (12, 40)
 
 
 def texts(vocab_size: int, length: int, seed: int = 0) -> Tensor:
@@ -51,11 +52,18 @@ def texts(vocab_size: int, length: int, seed: int = 0) -> Tensor:
     )
 
 
-def uniform(text: Tensor) -> Tensor:
-    """Two texts more (2, R, T): all rows are the first one of `text` (R, T); every token comes
-    twelve times in a row."""
+def uniform(text: Tensor, vocab_size: int) -> Tensor:
+    """Four texts more (4, R, T) that are like `text` (R, T).
+
+    7. all rows are its first one
+    8. every token comes twelve times in a row
+    9. the same first 12 tokens, and then others
+    10. the same first 40 tokens, and then others
+    """
     column = torch.arange(text.size(1))
-    return torch.stack([text[:1].expand_as(text), text[:, column - column % RUN]])
+    others = (text + 1 + column % max(vocab_size - 1, 1)) % vocab_size
+    longer = [torch.where(column < same, text, others) for same in SAME_BEGINNINGS]
+    return torch.stack([text[:1].expand_as(text), text[:, column - column % RUN], *longer])
 
 
 def texts_of(input_ids: Tensor, vocab_size: int) -> Tensor:

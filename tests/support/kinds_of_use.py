@@ -86,6 +86,11 @@ class Asked:
         )
         return max(rows) > 1
 
+    def padded_alike(self) -> bool:
+        """Has a batch, or a row alone, padding, and the same in all rows?"""
+        begun = [step.padding for step in self.script if isinstance(step, New)]
+        return any(any(padding) and len(set(padding)) == 1 for padding in begun)
+
     def generations(self) -> list[Generation]:
         found, now = [], {}
         for number, step in enumerate(self.script):

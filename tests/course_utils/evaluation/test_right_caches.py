@@ -98,7 +98,7 @@ class PaddedText(Text):
 
     def __init__(self, model, plain, chance):
         rows = chance.randint(1, 3)
-        self.padding = [0] + [chance.randint(0, 9) for _ in range(rows - 1)]
+        self.padding = [chance.randint(0, 9) for _ in range(rows)]
         super().__init__(model, plain, chance, rows)
         self.cache = model.padded_cache(torch.tensor(self.padding))
         self.feed(max(self.padding) + 1)

@@ -2,7 +2,8 @@
 
 import torch
 
-from course_utils.evaluation.texts import texts, uniform
+from course_utils.evaluation.random_scripts import TEXTS
+from course_utils.evaluation.texts import SAME_BEGINNINGS, texts, uniform
 
 
 def test_texts_share_parts_on_purpose():
@@ -35,9 +36,13 @@ def test_small_vocabularies_and_rooms_do():
     assert texts(50, 1).shape[-1] == 1
 
 
-def test_in_two_texts_more_all_rows_and_tokens_are_alike():
+def test_in_more_texts_rows_tokens_and_beginnings_are_alike():
     text = texts(50, 64)[0]
-    same, runs = uniform(text)
+    same, runs, *longer = uniform(text, 50)
+    for other, length in zip(longer, SAME_BEGINNINGS, strict=True):
+        assert torch.equal(other[:, :length], text[:, :length])
+        assert (other[:, length:] != text[:, length:]).all()
+    assert len(texts(50, 64)) + 2 + len(longer) == TEXTS
     assert torch.equal(same, text[:1].expand_as(text))
     assert all((run == run[:, :1]).all() for run in runs.split(12, dim=1))
     assert torch.equal(runs[:, ::12], text[:, ::12])

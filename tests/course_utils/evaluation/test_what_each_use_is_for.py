@@ -19,6 +19,7 @@ from course_utils.cache_bugs import CATALOGUE
 from course_utils.evaluation import (
     Feed,
     Generate,
+    Lane,
     New,
     Reorder,
     RollBack,
@@ -29,7 +30,7 @@ from course_utils.evaluation import (
     kv_evaluate,
     play,
 )
-from course_utils.evaluation.seldom import RUNS
+from course_utils.evaluation.seldom import BEGINS_12, BEGINS_40, RUNS
 from course_utils.evaluation.texts import texts
 
 pytestmark = pytest.mark.authors
@@ -191,6 +192,20 @@ KINDS = {
         feeds(3, 3, text=RUNS),
         feeds(3, 3),
     ),
+    "texts that are the same for long": Kind(
+        lambda asked: any(
+            getattr(step, "text", 0) in (BEGINS_12, BEGINS_40) for step in asked.script
+        ),
+        REPORTED["block_found_by_its_first_half"],
+        feeds(4, 1, text=BEGINS_12),
+        feeds(4, 1),
+    ),
+    "the same padding in all rows": Kind(
+        Asked.padded_alike,
+        REPORTED["equal_padding_is_none"],
+        [New(2, (3, 3)), Feed(5)],
+        [New(2, (0, 3)), Feed(5)],
+    ),
     "a copy of the model": Kind(
         lambda asked: asked.says("twin"),
         REPORTED["positions_in_a_global"],
@@ -247,6 +262,22 @@ def test_at_one_temperature_a_wrong_cache_is_accepted():
     bug = REPORTED["temperature_twice"]
     assert judged(bug, stop=True).problems
     with mock.patch.object(play, "TEMPERATURES", (1.0,)):
+        report = judged(bug)
+    assert report.all_passed, report
+
+
+def test_without_temperature_0_a_wrong_cache_is_accepted():
+    bug = REPORTED["greedy_keeps_its_guess"]
+    assert judged(bug, stop=True).problems
+    with mock.patch.object(Lane, "coldest", play.NEARLY_GREEDY):
+        report = judged(bug)
+    assert report.all_passed, report
+
+
+def test_without_tokens_at_old_addresses_a_wrong_cache_is_accepted():
+    bug = REPORTED["embeddings_found_by_address"]
+    assert judged(bug, stop=True).problems
+    with mock.patch.object(play.Play, "hand_in", lambda self, ids: ids):
         report = judged(bug)
     assert report.all_passed, report
 

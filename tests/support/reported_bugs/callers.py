@@ -178,3 +178,38 @@ class NothingKeptWithGradients(Counted):
             self.keys[layer] = self.keys[layer][:, :, :0]
             self.values[layer] = self.values[layer][:, :, :0]
         return found
+
+
+@torch.no_grad()
+def at_one_address(model, right):
+    """Tokens come one by one, each in a tensor of its own that is gone before the next is made."""
+    for seed in range(20):
+        text = words(1, 6, seed)
+        _, cache = model(text[:, :3].clone(), use_cache=True)
+        for place in range(3, 6):
+            new = text[:, place : place + 1].clone()
+            logits, cache = model(new, past_kv=cache, use_cache=True)
+            del new
+            if differs(logits, right(text)[0][:, place : place + 1]):
+                return True
+    return False
+
+
+@reported("embeddings_found_by_address", at_one_address, script(5))
+class EmbeddingsFoundByAddress(DecoderOnlyTransformer):
+    """Embeddings of new tokens are kept by their position and by where the tokens are in memory.
+
+    Reported: kept by data_ptr(), reviews of ModelTC/LightX2V#1132 and sgl-project/sglang#29755.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.known = {}
+
+    def embed(self, input_ids, start=0):
+        if not start:
+            return super().embed(input_ids)
+        place = input_ids.data_ptr(), input_ids.shape, start, self.dtype
+        if place not in self.known:
+            self.known[place] = super().embed(input_ids, start)
+        return self.known[place]

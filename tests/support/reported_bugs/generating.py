@@ -6,7 +6,7 @@ from course_utils.transformer import DecoderOnlyTransformer
 
 from .entry import reported
 from .parts import Loop, PreallocatedCache
-from .uses import again, generated, script, turns
+from .uses import again, generated, other_text, script, turns
 
 
 class Shifted(Loop):
@@ -224,3 +224,36 @@ class GenerateLosesTheFirstToken(Loop):
         spare = int(steps > 0 and prompt + steps < self.max_seq_len)
         found = super().loop(ids, steps + spare, *how, **options)
         return torch.cat([found[:, :prompt], found[:, prompt + spare :]], dim=1)
+
+
+def two_rows(*others):
+    """Generate two rows for each second row, the first one always the same; the last is judged."""
+
+    def wrong(model, right):
+        batches = [torch.tensor([[1, 2, 3, 4, 5], other]) for other in others]
+        return [other_text(model, right, ids, 6, 0) for ids in batches][-1]
+
+    return wrong
+
+
+@reported(
+    "generate_knows_the_first_row",
+    two_rows([6, 7, 8, 9, 10], [16, 17, 18, 19, 20]),
+    two_rows([6, 7, 8, 9, 10], [6, 7, 8, 9, 10]),
+)
+class GenerateKnowsTheFirstRow(KeepsTheLast):
+    """What the last generation has in common with this prompt is looked for in the first row.
+
+    Reported: a check of the first row of a batch, microsoft/onnxruntime-genai#1110 (allows one).
+    """
+
+    def begin(self, ids, steps):
+        if not self.usable(ids):
+            return ids, None
+        shortest = min(ids.size(1), self.kept_ids.size(1))
+        common = int((ids[0, :shortest] == self.kept_ids[0, :shortest]).cumprod(0).sum())
+        stays = min(common, ids.size(1) - 1, self.kept_cache.length)
+        if not stays:
+            return ids, None
+        self.kept_cache.truncate(stays)
+        return ids[:, stays:], self.kept_cache

@@ -4,7 +4,7 @@ import torch
 
 from .entry import reported
 from .parts import Loop
-from .uses import generated, other_text
+from .uses import again, generated, other_text
 
 
 def drawn(*prompts):
@@ -97,3 +97,41 @@ class EqualPromptsAreDrawnOnce(Loop):
         if len(rows) == len(ids):
             return super().loop(ids, steps, temperature, generator)
         return super().loop(rows, steps, temperature, generator)[place]
+
+
+@reported(
+    "rest_of_a_long_prompt_is_filled_up",
+    generated(17, 4),
+    again(generated(16, 4), generated(32, 4)),
+    room=64,
+)
+class RestOfALongPromptIsFilledUp(Loop):
+    """What is left of a prompt after whole 16s is filled up to 16 with zeros in front of it.
+
+    Reported: prompts in buckets, huggingface/optimum-neuron#264 (another fault there).
+    """
+
+    def begin(self, ids, steps):
+        missing = -ids.size(1) % 16
+        if ids.size(1) < 16 or ids.size(1) + missing + steps > self.max_seq_len:
+            return ids, None
+        first, rest = ids[:, : 16 - missing], ids[:, 16 - missing :]
+        zeros = torch.zeros_like(ids[:, :1]).expand(-1, missing)
+        return torch.cat([first, zeros, rest], dim=1), None
+
+
+@reported("greedy_keeps_its_guess", generated(4, 12), generated(4, 12, temperature=1))
+class GreedyKeepsItsGuess(Loop):
+    """At temperature 0 the same token is guessed to come again, and the guess is never taken back.
+
+    Reported: drafts in a cache, romsto/Speculative-Decoding#4 (says only that it is wrong).
+    """
+
+    def loop(self, ids, steps, temperature, generator=None):
+        self.guesses = temperature == 0
+        return super().loop(ids, steps, temperature, generator)
+
+    def next_input(self, token, logits, cache, ids, prompt):
+        if self.guesses and cache.length + 8 < self.max_seq_len:
+            _, cache = self(token, past_kv=cache, use_cache=True)
+        return token, cache

@@ -161,3 +161,45 @@ class PaddingInFourBits(LeftPaddedTransformer):
 
     def padded_cache(self, padding):
         return LeftPaddedCache(self, padding % 16)
+
+
+@reported("equal_padding_is_none", script(6, 1, padding=(3, 3)), DECODED)
+class EqualPaddingIsNone(LeftPaddedTransformer):
+    """If all rows have the same padding, or there is one row, the mask is that of no padding.
+
+    Reported: Blaizzy/mlx-vlm#1946 (rows of one size), huggingface/transformers#47651 (one row).
+    """
+
+    class attention_class(LeftPaddedTransformer.attention_class):
+        def mask(self, num_queries, num_keys, padding):
+            if (padding == padding[0]).all():
+                padding = torch.zeros_like(padding)
+            return super().mask(num_queries, num_keys, padding)
+
+
+@torch.no_grad()
+def same_padding_twice(model, right):
+    padding = torch.tensor([0, 3])
+    state = State(words(2, 6), model.padded_cache(padding), torch.tensor([0, 3]))
+    other = model.padded_cache(padding)
+    for cache in (state.cache, other):
+        model(state.seen, past_kv=cache, use_cache=True)
+    other.reorder(torch.tensor([1, 0]))
+    new = words(2, 1, seed=1)
+    state.seen = torch.cat([state.seen, new], dim=1)
+    return off(model(new, past_kv=state.cache, use_cache=True)[0], right, state)
+
+
+@reported("padding_changed_for_the_caller", same_padding_twice, DECODED)
+class PaddingChangedForTheCaller(WithPaddedCache):
+    """A reorder writes into the tensor that the caller gave, and may give for another batch.
+
+    Reported: an offset that is changed in place, ml-explore/mlx-lm#1699.
+    """
+
+    class cache_class(LeftPaddedCache):
+        def reorder(self, rows):
+            given = self.padding
+            super().reorder(rows)
+            if given.shape == self.padding.shape:
+                self.padding = given.copy_(self.padding)

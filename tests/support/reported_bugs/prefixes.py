@@ -7,7 +7,7 @@ import torch
 from course_utils.transformer import DecoderOnlyTransformer
 
 from .entry import reported
-from .uses import again, script
+from .uses import again, differs, script, words
 
 FIRST, SECOND, THIRD = [1, 2, 3, 4], [5, 6, 7, 8], [11, 12, 13, 14]
 
@@ -222,3 +222,73 @@ class PrefixSurvivesACast(PrefixStore):
 
     def key(self, row, end):
         return self.tokens(row[:end].tolist())
+
+
+LONG = list(range(1, 17))
+
+
+@reported(
+    "block_found_by_its_first_half",
+    again(script(LONG + [9]), script(LONG[:8] + LONG[:8] + [9])),
+    again(script(LONG + [9]), script(LONG + [9, 8])),
+)
+class BlockFoundByItsFirstHalf(PrefixStore):
+    """A block of 16 is found by the prefix before it and by its own first 8 tokens.
+
+    Reported: hashes of a finer grain than the blocks, ovg-project/kvcached#446 and #451.
+    """
+
+    size = 16
+
+    def tokens(self, prefix):
+        return tuple(prefix[:-8])
+
+
+def third_beside_two_equal(model, right):
+    return together_from(model, right, (0, 0, 1))
+
+
+@torch.no_grad()
+def together_from(model, right, seeds):
+    """Prompts of 6 tokens of these seeds are begun; then all go on, the second one first."""
+    texts = [words(1, 8, seed) for seed in seeds]
+    caches = [model(text[:, :6], use_cache=True)[1] for text in texts]
+    for i in (1, 2, 0):
+        logits, _ = model(texts[i][:, 6:], past_kv=caches[i], use_cache=True)
+        if differs(logits, right(texts[i])[0][:, 6:]):
+            return True
+    return False
+
+
+@reported(
+    "equal_prompt_gives_its_buffer_back",
+    third_beside_two_equal,
+    lambda model, right: together_from(model, right, (0, 1, 2)),
+)
+class EqualPromptGivesItsBufferBack(DecoderOnlyTransformer):
+    """What holds a prompt that another text has, too, is free for the next; but it is still used.
+
+    Reported: duplicate pages in a tree of prefixes, sgl-project/mini-sglang#142.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.prompts, self.free = set(), []
+
+    def new_cache(self, batch_size):
+        cache = super().new_cache(batch_size)
+        for place, (keys, values) in enumerate(self.free):
+            if keys.shape == cache.keys.shape and keys.dtype == cache.keys.dtype:
+                cache.keys, cache.values = keys, values
+                del self.free[place]
+                break
+        return cache
+
+    def forward(self, input_ids, past_kv=None, use_cache=False):
+        logits, cache = super().forward(input_ids, past_kv, use_cache)
+        if use_cache and past_kv is None:
+            prompt = str(input_ids.tolist()), self.dtype
+            if prompt in self.prompts:
+                self.free.append((cache.keys, cache.values))
+            self.prompts.add(prompt)
+        return logits, cache

@@ -168,3 +168,22 @@ class RowsThatComeBack(PreallocatedCache):
             size = min(len(rows), self.spare[0].size(1))
             if size > before:
                 self.keys[:, before:size] = self.spare[0][:, before:size]
+
+
+@reported(
+    "same_order_again_is_skipped",
+    script(4, pick(1, 0), 1, pick(1, 0), 1, rows=2),
+    script(4, pick(1, 0), 1, pick(0, 0), 1, rows=2),
+)
+class SameOrderAgainIsSkipped(PreallocatedCache):
+    """An order that is the same as the last one is taken for done.
+
+    Reported: reorders that are left out to save time, OpenNMT/OpenNMT-tf#606 (right there).
+    """
+
+    last = None
+
+    def reorder(self, rows):
+        if self.last is None or not torch.equal(rows, self.last):
+            super().reorder(rows)
+        self.last = rows.clone()

@@ -152,3 +152,39 @@ class DropAllButTheLastRow(PreallocatedCache):
 
     def reorder(self, rows):
         super().reorder(rows.clamp(max=1) if len(rows) == 1 else rows)
+
+
+@torch.no_grad()
+def full_and_cut(model, right):
+    ids, room = words(1, model.max_seq_len), model.max_seq_len
+    cache = model(ids, use_cache=True)[1]
+    model(words(1, 5, seed=1), use_cache=True)
+    cache.truncate(room - 2)
+    logits, _ = model(ids[:, -2:], past_kv=cache, use_cache=True)
+    return differs(logits, right(ids)[0][:, -2:])
+
+
+@reported("full_cache_is_given_back", full_and_cut, script(24, cut(20), 3))
+class FullCacheIsGivenBack(DecoderOnlyTransformer):
+    """A cache that has no room left has ended: the next text gets its buffer.
+
+    Reported: pages of requests that have ended, sgl-project/sglang#38319 (given up, there).
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.free = []
+
+    def new_cache(self, batch_size):
+        cache = super().new_cache(batch_size)
+        if self.free and self.free[-1].keys.shape == cache.keys.shape:
+            ended = self.free.pop()
+            if ended.keys.dtype == cache.keys.dtype:
+                cache.keys, cache.values = ended.keys, ended.values
+        return cache
+
+    def forward(self, input_ids, past_kv=None, use_cache=False):
+        logits, cache = super().forward(input_ids, past_kv, use_cache)
+        if use_cache and cache.length == self.max_seq_len:
+            self.free.append(cache)
+        return logits, cache
