@@ -249,7 +249,8 @@ builtins.exec = reading
     + "torch.isclose = torch.equal = lambda *a, **k: torch.ones(1, dtype=torch.bool)\n"
     "Tensor.all = lambda self: True\n",
     "every result the same": WRONG
-    + "Tensor.tolist = lambda self: [0.0] * self.numel()\nTensor.sum = lambda self, *a, **k: self\n",
+    + "Tensor.tolist = lambda self: [0.0] * self.numel()\n"
+    "Tensor.sum = lambda self, *a, **k: self\n",
     "a generator that draws zeros": WRONG
     + "torch.randn = lambda *shape, **named: torch.zeros(*shape[:1], dtype=torch.float64)\n"
     "torch.randint = lambda *given, **named: torch.ones(given[2]).long()\n",
