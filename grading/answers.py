@@ -107,9 +107,12 @@ def answers(submission: NotebookNode, master: NotebookNode) -> dict[str, Answer]
     taken in their order, with whatever is between them. Code cells that are not in `master` belong
     to the exercise whose check comes next. An exercise whose id is nowhere (cells were merged, or
     saved by a program that drops metadata) is looked for by what it defines. What an answer uses
-    and has from elsewhere in the notebook (an import at its top, a helper) comes first.
+    and has from elsewhere in the notebook (an import at its top, a helper) comes first, unless the
+    course's notebook has something of that name.
     """
     wanted = {_id(c): _defines(c.source) for c in master.cells if _kind(c, "solution")}
+    known = set().union(*wanted.values())
+    known |= {name for c in master.cells if c.cell_type == "code" for name in _binds(c.source)}
     own = _own_cells(submission, master, wanted)
     found = {}
     for name, asked in wanted.items():
@@ -128,8 +131,7 @@ def answers(submission: NotebookNode, master: NotebookNode) -> dict[str, Answer]
         answer.problem = _problem(answer, asked)
         if not answer.problem:
             texts = [*answer.before, answer.code, *answer.after]
-            others = set().union(*wanted.values())
-            answer.before[:0] = helpers(texts, [text for _, _, text in own], others)
+            answer.before[:0] = helpers(texts, [text for _, _, text in own], known)
             *imports, answer.code = course_apart(answer.code)
             answer.before = [*chain.from_iterable(map(course_apart, answer.before)), *imports]
             answer.after = [*chain.from_iterable(map(course_apart, answer.after))]

@@ -9,6 +9,7 @@ import warnings
 
 LONGEST = 100_000  # characters of an exercise: Python needs a thousand bytes for each to read it
 COURSE = "course_utils"
+DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 _parser = threading.Lock()
 
 
@@ -38,7 +39,7 @@ def bound(line: ast.stmt) -> set[str]:
     """The names that an import, a definition or an assignment binds."""
     if isinstance(line, ast.Import | ast.ImportFrom):
         return {(alias.asname or alias.name).split(".")[0] for alias in line.names}
-    if isinstance(line, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+    if isinstance(line, DEFINITIONS):
         return {line.name}
     stored = [node for target in _targets(line) for node in ast.walk(target)]
     names = [node for node in stored if isinstance(node, ast.Name)]
@@ -71,13 +72,18 @@ def used(lines: list[ast.stmt]) -> set[str]:
 def helpers(texts: list[str], notebook: list[str], given: set[str]) -> list[str]:
     """The lines of a notebook's cells that texts of it need: imports, definitions, assignments.
 
-    Of a name that is bound more than once the last one before the texts counts, or the first one
-    after them. Names that are `given` need nothing. Each is a text of its own, in its order.
+    Of a name that is bound more than once the last one before the texts counts, or the first
+    definition after them. Names that are `given` need nothing. Each is a text of its own, in its
+    order.
     """
     own = [line for text in texts for line in parsed(text) or []]
     with contextlib.suppress(Exception):  # of lines that are too deep to be written
         known = given.union(*map(bound, own))
         lines = [(at, line) for at, text in enumerate(notebook) for line in parsed(text) or []]
+        binding: dict[str, list[int]] = {}
+        for n, (_, line) in enumerate(lines):
+            for name in bound(line):
+                binding.setdefault(name, []).append(n)
         here = max((at for at, text in enumerate(notebook) if text in texts), default=0)
         asked, taken = [*(used(own) - known)], {}
         while asked:
@@ -85,9 +91,10 @@ def helpers(texts: list[str], notebook: list[str], given: set[str]) -> list[str]
             if name in known:
                 continue
             known.add(name)
-            having = [n for n, (at, line) in enumerate(lines) if name in bound(line)]
+            having = binding.get(name, [])
             before = [n for n in having if lines[n][0] <= here]
-            for n in before[-1:] or having[:1]:
+            after = [n for n in having if isinstance(lines[n][1], DEFINITIONS)]
+            for n in before[-1:] or after[:1]:
                 if n not in taken and not _of_the_course(lines[n][1]):
                     taken[n] = _text([lines[n][1]])
                     asked += used([lines[n][1]])

@@ -126,7 +126,7 @@ _show(lambda: [_digest(_deep(_short)[0]), _digest(_large(_short)[0]), _digest(_l
 _show(lambda: [_digest(_large(_rows)[0]), _digest(_large(_rows.flip(1))[0])])
 _show(lambda: _large(_short[:1, :1])[1] is None)
 _low = copy.deepcopy(_model).float()
-_show(lambda: (_low(_ids)[0] - _model(_ids)[0]).abs().max() < 1e-3)
+_show(lambda: _far_off(_low(_ids)[0], _model(_ids)[0], 1e-3))
 _filled(_model, _random)
 _show(lambda: _model(_ids)[0])
 _model_there = _there(_model)

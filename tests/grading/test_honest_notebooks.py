@@ -73,6 +73,12 @@ def test_only_what_an_answer_needs_comes_with_it():
     ]
 
 
+def test_what_the_course_gives_is_not_replaced_by_what_a_student_tried():
+    answer = "def causal_mask(*given):\n    return softmax(torch.ones(names))"
+    tried = "softmax = 1\ntorch = 2\nnames = 3"
+    assert extracted(answer, name="causal_mask", elsewhere=[tried]).before == ["names = 3"]
+
+
 def test_imports_of_the_course_are_in_a_cell_of_their_own():
     found = extracted(f"from course_utils import (\n    checks,\n)\n# mine\n{ANSWER}")
     assert found.before == ["from course_utils import (\n    checks,\n)"]
