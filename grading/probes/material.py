@@ -233,5 +233,5 @@ def _long_fed(made):
     ways = [70, 1, 19], [20, 70]
     for way in ways:
         found = [_quietly(lambda: _in_chunks(one, rows, way)[:-1]) for one in (low, model)]
-        _show(lambda: _far_off(*found, 0.01))
+        _show(lambda: _far_off(*found, 1e-4))
 """
