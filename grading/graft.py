@@ -17,8 +17,9 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from authoring import COLAB
 
-from .answers import Answer, parsed
-from .probes import PREAMBLE, PROBES
+from .answers import Answer
+from .names import parsed
+from .probes import PREAMBLE, PROBES, asked
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS, PACKAGE = ROOT / "notebooks", ROOT / "course_utils"
@@ -155,12 +156,12 @@ def _cell(start: str) -> str:
 def graft(name: str, answer: Answer, seed: int) -> NotebookNode:
     """The notebook for one exercise, without outputs; the probe is its last cell."""
     probe = PROBES[name]
-    sources = [PREAMBLE.replace("SEED", str(seed)).strip()]
+    sources = [PREAMBLE.strip()]
     sources += [piece(other) for other in probe.needs]
     sources += [probe.before.strip()] if probe.before else []
     sources += [*answer.before, answer.code or "", *answer.after]
     cells = [new_code_cell(source, metadata=IGNORED) for source in sources]
-    cells.append(new_code_cell(probe.code.strip()))
+    cells.append(new_code_cell(asked(probe, seed)))
     notebook = new_notebook(cells=cells)
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     return notebook

@@ -51,6 +51,23 @@ _model = _filled(_quietly(lambda: DecoderOnlyTransformer(*_shape, 3, 0.0)), _ran
 _ids = torch.randint(_shape[0], (2, _whole(3, 9)), generator=_random)
 """
 
+LARGE = """
+def _made(num_layers, num_heads=3, vocab_size=120, room=1200):
+    # What is likeliest depends on the text: no word is preferred wherever it is.
+    made = _quietly(lambda: DecoderOnlyTransformer(vocab_size, 12, 24, num_layers, room, num_heads))
+    _filled(made, _random)
+    for name, parameter in made.named_parameters():
+        parameter.data *= 0 if name.endswith("bias") else 5 if "embedding" in name else 1
+    return made
+
+
+# Room for long texts, many words, many layers.
+_large, _deep = _made(2), _made(7)
+_text = torch.randint(120, (1, 1100 + _whole(0, 90)), generator=_random)
+_rows, _short = (torch.randint(120, n, generator=_random) for n in ((6, 70), (2, 5)))
+_text[0, -3:], _rows[:, 1], _short[:, 1] = 119, 118, 117
+"""
+
 EMBEDDED = """
 def _embedded(model, vocab_size, **options):
     # What comes to the first layer is dropped from; what leaves the last one is not. The layers
@@ -74,9 +91,9 @@ _sizes = [(1, 1, 4, 5)[place] for place in torch.randperm(4, generator=_random)]
 _portions = [(_draw(2, 3, n, 2), _draw(2, 3, n, 2)) for n in _sizes]
 
 
-def _made_for(num_layers=3, dtype=torch.float64, device=torch.device("cpu")):
+def _made_for(num_layers=3, dtype=torch.float64, device=torch.device("cpu"), room=25):
     return SimpleNamespace(
-        num_layers=num_layers, num_heads=3, d_head=2, max_seq_len=25, dtype=dtype, device=device
+        num_layers=num_layers, num_heads=3, d_head=2, max_seq_len=room, dtype=dtype, device=device
     )
 
 
@@ -106,6 +123,30 @@ def _in_16_bits(kind):
     return [[str(x.dtype) for x in pair] for pair in found] + [pair[1].double() for pair in found]
 
 
+def _filled_up(kind, dtype=torch.float64, base=2.0**30):
+    # Many layers, rows and positions: numbers that only this dtype tells apart.
+    cache, found = kind(_made_for(6, dtype, room=1200), 5), []
+    for n in (3, 1, 1000 + _whole(0, 99), 1, 70, 1):
+        for layer in range(6):
+            k = base + _steps(5, 3, n, 2).to(dtype)
+            keys, values = cache.append(layer, _spread(k), layer - k)
+            found.append([_digest(keys - base), _digest(values + base)])
+    return [found, cache.length, cache.nbytes]
+
+
+def _one_by_one(kind, number=140):
+    # What the last of many appends finds, in a cache of one row and one layer.
+    cache, all_k = kind(_made_for(1, room=200), 1), _draw(1, 3, number, 2)
+    for k in all_k.split(1, dim=2):
+        keys, values = cache.append(0, k, -k)
+    return [_digest(keys), _digest(values), cache.length]
+
+
+def _filled_many(kind):
+    _show(lambda: [_filled_up(kind), _one_by_one(kind)])
+    _show(lambda: _filled_up(kind, torch.float32, 0.0))
+
+
 def _of_another_device(kind):
     given = [(_there(k), _there(v)) for k, v in _portions]
 
@@ -122,8 +163,9 @@ _ids = torch.randint(_shape[0], (2, 16), generator=_random)
 _cut = _whole(2, 7)
 
 
-def _model_of(made, num_layers):
-    return _filled(_quietly(lambda: made(*_shape, num_layers, 16, 3, 0.0)), _random)
+def _model_of(made, num_layers, vocab_size=None, room=16, num_heads=3):
+    shape = vocab_size or _shape[0], 12, 24, num_layers, room, num_heads, 0.0
+    return _filled(_quietly(lambda: made(*shape)), _random)
 
 
 def _ends(compute):
@@ -163,4 +205,33 @@ def _fed(model, ids):
     _show(lambda: _read_in_turns(model, ids))
     model_there, ids_there = _there(model), _there(ids)
     _show(lambda: _elsewhere(lambda: _in_chunks(model_there, ids_there, [_cut, 1, 15 - _cut])))
+
+
+def _kept_open(model, ids):
+    # Many readers at a time.
+    pasts = [model(ids[:, n : n + 2], use_cache=True)[1] for n in range(70)]
+    found = [model(ids[:, n : n + 1], past, True)[0] for n, past in enumerate(pasts)]
+    return [torch.cat(found), [past.length for past in pasts]]
+
+
+def _long_fed(made):
+    # Long texts, many rows, words, layers and heads; in training, where nothing drops; float32.
+    model = _model_of(made, 2, 120, 1200)
+    text, rows = (torch.randint(120, n, generator=_random) for n in ((2, 1200), (5, 90)))
+    text[:, 5], rows[:, 3] = 119, 118
+    sizes = [1, 1000 + _whole(0, 29), 70, 1, 29]
+    sizes.append(1200 - sum(sizes) - 1)
+    _show(lambda: [_digest(x) for x in _in_chunks(model, text[:1], [*sizes, 1])[:-1]])
+    heads = _model_of(made, 6, 120, 99, 6)
+    for one, ids in ((model, rows), (copy.deepcopy(model).train(), rows[:2]), (heads, rows)):
+        _show(lambda: [_digest(x) for x in _in_chunks(one, ids, [70, 1, 1, 17, 1])[:-1]])
+        _show(lambda: [_digest(x) for x in _in_chunks(one, ids, [1, 2, 66, 20, 1])[:-1]])
+    _show(lambda: _digest(_in_chunks(one, rows[:1], [1] * 40 + [50])[-2]))
+    _show(lambda: _digest(_kept_open(model, rows[:2])[0]))
+    low = copy.deepcopy(model).float()
+    _show(lambda: str(_in_chunks(low, rows, [70, 1, 19])[0].dtype))
+    ways = [70, 1, 19], [20, 70]
+    for way in ways:
+        found = [_quietly(lambda: _in_chunks(one, rows, way)[:-1]) for one in (low, model)]
+        _show(lambda: _far_off(*found, 1e-4))
 """

@@ -47,6 +47,7 @@ PATIENT = f"""
 for _layers in (1, 2, 3):
     _model = _model_of(CuredN, _layers)
     _fed(_model, _ids)
+_long_fed(CuredN)
 _show(lambda: sorted((name, list(p.shape)) for name, p in _model.named_parameters()))
 """
 
@@ -89,6 +90,31 @@ def _twice():
 
 _show(lambda: [_reordered(_rows), _reordered(_rows[:2]), _reordered(_rows[1:2], 1), _rows])
 _show(_twice)
+_show(lambda: [_reordered(torch.tensor(rows)) for rows in ([2], [0, 0, 1, 3], [0, 1, 2, 3])])
+
+
+def _long_reordered(rows, batch_size, base=2.0**30):
+    # Many layers and positions, of which only float64 tells the numbers apart.
+    cache, found = ReorderedCache(_made_for(6), batch_size), []
+    k = base + _steps(batch_size, 3, 200, 2)
+    for layer in range(6):
+        cache.append(layer, k + layer, -k - layer)
+    cache.reorder(rows)
+    for layer in range(6):
+        keys, values = cache.append(layer, k[rows, :, :3], -k[rows, :, :3])
+        found.append([_digest(keys - base), _digest(values + base)])
+    return [cache.batch_size, cache.length, found]
+
+
+def _empty_reordered(rows):
+    cache = ReorderedCache(_made_for(), 4)
+    cache.reorder(rows)
+    return [cache.batch_size, cache.length, _appended(cache, [(_k[rows], -_k[rows])])]
+
+
+_k = _draw(4, 3, 2, 2)
+_show(lambda: [_long_reordered(torch.randperm(12, generator=_random), 12)])
+_show(lambda: [_long_reordered(torch.tensor([0] * 11), 1), _empty_reordered(_rows)])
 """,
     ),
 }

@@ -14,7 +14,7 @@ class Probe:
     """How to grade one exercise: what it needs, and what to print.
 
     `needs` names exercises, whose answers by the course come first, and pieces of `graft.piece`.
-    `before` is run after them and before the student's answer, `code` after it.
+    `before` is run after them and before the student's answer, `code` after it (`asked`).
     """
 
     notebook: str
@@ -23,10 +23,9 @@ class Probe:
     before: str = ""
 
 
+# What an answer may use without importing it.
 PREAMBLE = """
-import contextlib as _contextlib
 import copy
-import io as _io
 import json
 import math
 import numbers
@@ -39,6 +38,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+"""
+
+TOOLS = """
+import contextlib as _contextlib
+import io as _io
+import warnings as _warnings
+
+_warnings.simplefilter("ignore")
+torch.set_default_dtype(torch.float32)
+torch.set_default_device(None)
 
 
 def _in_units(values, digits=5):
@@ -166,6 +175,47 @@ def _dropout(module, part):
     return [int((~kept).double().mean() / 0.04), ratio.min(), ratio.max()]
 
 
+def _digest(x):
+    # A large tensor in few numbers: sums over all of it.
+    flat = x.detach().double().flatten()
+    finite, places = flat.isfinite(), torch.arange(flat.numel(), dtype=torch.float64)
+    sums = [(flat.masked_fill(~finite, 0.0) * (step * places).cos()).sum() for step in (0.7, 1.9)]
+    return [str(x.dtype), list(x.shape), int(finite.sum()), torch.stack(sums)]
+
+
+def _listed(found):
+    parts = found if isinstance(found, (list, tuple)) else [found]
+    return [number for x in parts for number in x.detach().double().flatten().tolist()]
+
+
+def _far_off(found, wanted, within):
+    # How many numbers are not those, but for this share of the largest one.
+    found, wanted = _listed(found), _listed(wanted)
+    most = within * max([abs(x) for x in wanted if math.isfinite(x)])
+    pairs = zip(found, wanted, strict=True)
+    return len([x for x, y in pairs if x != y and not abs(x - y) <= most])
+
+
+def _alike(function, *given, dtype=torch.float32, within=1e-3):
+    # Whether another dtype gives the same but for rounding, and what was given is as it was.
+    floats = [isinstance(x, Tensor) and x.is_floating_point() for x in given]
+    low = [x.to(dtype) if is_float else x for x, is_float in zip(given, floats, strict=True)]
+    kept = [x.tolist() for x in low if isinstance(x, Tensor)]
+    off = _far_off(function(*low), function(*given), within)
+    return [off, kept == [x.tolist() for x in low if isinstance(x, Tensor)]]
+
+
+def _of_both(module):
+    # The module, and for what comes in float32 a copy of it in float32.
+    low = copy.deepcopy(module).float()
+    return lambda x, *more: (low if x.dtype == torch.float32 else module)(x, *more)
+
+
+def _spread(x):
+    # The same numbers, in memory not one beside the other.
+    return torch.stack([x, 0 * x], dim=-1)[..., 0]
+
+
 _random = torch.Generator().manual_seed(SEED)
 
 
@@ -185,3 +235,12 @@ def _steps(*shape):
     # Numbers that stay exact when a large power of two is added.
     return torch.randint(-2048, 2048, shape, generator=_random).double() / 512
 """
+
+
+def asked(probe: Probe, seed: int) -> str:
+    """The cell that asks an answer: it knows its own names by its own meaning, whatever the
+    student has called `max`, `F` or `copy`.
+    """
+    source = f"{PREAMBLE}{TOOLS.replace('SEED', str(seed))}{probe.code}"
+    own = "n: x for n, x in globals().items() if n not in vars(__import__('builtins'))"
+    return f"exec({source!r}, {{{own}}} | {{'__name__': 'probe'}})"

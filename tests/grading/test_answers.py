@@ -1,6 +1,7 @@
 """What is taken out of a notebook: answers, stubs told from honest code, and never an exception."""
 
 import json
+import os
 
 import nbformat
 import pytest
@@ -64,6 +65,33 @@ def test_too_much_is_not_read():
     )
     assert problem("def softmax(s):\n    return s", ["#" * 99_990]) == "too long to be read"
     assert problem("  \n") == "missing"
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder", "large"])
+def test_a_file_that_is_replaced_while_it_is_looked_at(tmp_path, monkeypatch, kind):
+    """What it was a moment ago is no help: a pipe would be waited for, a link be followed."""
+    from pathlib import Path
+
+    from grading import answers
+
+    path = tmp_path / "a.ipynb"
+    path.write_bytes(EDITION.read_bytes())
+
+    def replaced(self):
+        path.unlink()
+        if kind == "link":
+            path.symlink_to(EDITION)
+        if kind == "pipe":
+            os.mkfifo(path)
+        if kind == "folder":
+            path.mkdir()
+        if kind == "large":
+            path.write_bytes(bytes(answers.LARGEST + 1))
+        return False
+
+    monkeypatch.setattr(Path, "is_symlink", replaced)
+    with pytest.raises(answers.Unreadable):
+        answers.read(path)
 
 
 def test_a_notebook_of_too_many_cells_is_refused():

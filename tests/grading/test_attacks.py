@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from attacks import ATTACKS, RIGHT, WRONG
 from honest_answers import HONEST
+from more_attacks import MORE_ATTACKS
 from submitted import index_of, with_answer
 
 from course_utils.transformer import ROOT
@@ -186,7 +187,7 @@ class Measured:
 def submissions():
     """What each student hands in: the text of a notebook, by name."""
     found = {}
-    for kind, sources in (("attack", ATTACKS), ("honest", HONEST)):
+    for kind, sources in (("attack", ATTACKS | MORE_ATTACKS), ("honest", HONEST)):
         for name, source in sources.items():
             found[f"{kind} {name}"] = json.dumps(with_answer(source))
     for kind, changes, source in (("honest", REWRITTEN, RIGHT), ("attack", REFUSED, WRONG)):
@@ -198,19 +199,19 @@ def submissions():
 
 
 NAMES = {kind: [*filter(lambda name: name.startswith(kind), submissions())] for kind in KINDS}
-GROUPS = 4
+GROUPS = 6
 LATER = [pytest.param(group, marks=pytest.mark.thorough) for group in range(1, GROUPS)]
 
 
 def test_there_are_enough():
-    assert len(NAMES["attack"]) >= 80 and len(NAMES["honest"]) >= 30
+    assert len(NAMES["attack"]) >= 120 and len(NAMES["honest"]) >= 30
     said = (ROOT / "INSTRUCTORS.md").read_text(encoding="utf-8")
     assert f"{len(NAMES['attack']) + 1} attacks" in said, "and a link in place of a notebook"
     assert f"{len(NAMES['honest']) + 1} honest answers" in said, "and a notebook in a folder"
 
 
 def hand_in(folder, group):
-    """A batch: every fourth attack and honest answer, and with the first group what is neither."""
+    """A batch: every sixth attack and honest answer, and with the first group what is neither."""
     folder.mkdir()
     chosen = [name for names in NAMES.values() for name in names[group::GROUPS]]
     for name, text in submissions().items():

@@ -71,6 +71,7 @@ def test_nobody_has_the_page_of_another_one(tmp_path):
 
     batch = Batch(tmp_path, task())
     names = ["a" * 200, "a" * 201, "b/c", "b_c", "b?c", "字" * 82, "字" * 83]
+    names += ["\u00e9", "e\u0301", "\ufb01", "fi", "\u1e9e", "\u00df", "a", "\u0430"]
     names += [batch.page(name).stem for name in names]
     names += [batch.page(name).stem for name in names]
     assert len({batch.page(name) for name in set(names)}) == len(set(names))

@@ -5,6 +5,7 @@ import pytest
 from mutants import sample
 from mutated_answers import exercises, probed, reasons
 from other_answers import OTHER_ANSWERS
+from rarely_wrong import RARELY_WRONG
 from submitted import got_points, hand_in_mutants
 from wrong_answers import WRONG_ANSWERS, wrong_sources
 
@@ -37,6 +38,14 @@ def test_plausible_wrong_answers_are_wrong(name):
             assert probed(name, source, seed)[0] != "accepted", (seed, source)
 
 
+@pytest.mark.parametrize("name", PROBES)
+def test_answers_that_are_right_on_most_inputs_are_wrong(name):
+    answer = exercises()[name].answer
+    for place, source in enumerate(wrong_sources(name, answer, RARELY_WRONG[name])):
+        seed = SEEDS[place % 2]
+        assert probed(name, source, seed)[0] != "accepted", (seed, source)
+
+
 @pytest.mark.parametrize("name", UNLUCKY)
 def test_no_seed_draws_only_inputs_on_which_a_mistake_is_right(name):
     (right, wrong), seeds = UNLUCKY[name]
@@ -55,7 +64,7 @@ def test_what_is_printed_is_short_and_depends_on_the_seed(name):
 
 
 def test_there_are_wrong_answers_to_every_exercise():
-    assert {*WRONG_ANSWERS} == {*OTHER_ANSWERS} == {*PROBES}
+    assert {*WRONG_ANSWERS} == {*RARELY_WRONG} == {*OTHER_ANSWERS} == {*PROBES}
 
 
 def some_mutants(name):

@@ -4,6 +4,8 @@ Each is a whole text, or the worked answer changed in one place: the words that 
 that come instead.
 """
 
+from collections.abc import Sequence
+
 WRONG_ANSWERS = {
     "softmax": [
         ("x.amax(dim=-1, keepdim=True)", "x.max()"),
@@ -432,10 +434,12 @@ def measure(tasks, rounds, clock=timer):
 }
 
 
-def wrong_sources(name: str, worked: str) -> list[str]:
+def wrong_sources(
+    name: str, worked: str, wrongs: Sequence[str | tuple[str, str]] | None = None
+) -> list[str]:
     """The wrong answers to an exercise, as whole texts. Raises ValueError if a place is gone."""
     found = []
-    for wrong in WRONG_ANSWERS[name]:
+    for wrong in WRONG_ANSWERS[name] if wrongs is None else wrongs:
         if not isinstance(wrong, str):
             old, new = wrong
             if old not in worked:
