@@ -248,8 +248,7 @@ builtins.exec = reading
     "torch's comparing replaced": WRONG
     + "torch.isclose = torch.equal = lambda *a, **k: torch.ones(1, dtype=torch.bool)\n"
     "Tensor.all = lambda self: True\n",
-    "every result the same": WRONG
-    + "Tensor.tolist = lambda self: [0.0] * self.numel()\n"
+    "every result the same": WRONG + "Tensor.tolist = lambda self: [0.0] * self.numel()\n"
     "Tensor.sum = lambda self, *a, **k: self\n",
     "a generator that draws zeros": WRONG
     + "torch.randn = lambda *shape, **named: torch.zeros(*shape[:1], dtype=torch.float64)\n"
