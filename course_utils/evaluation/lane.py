@@ -5,7 +5,6 @@ Shapes: B batch, Q new tokens, T tokens so far, V vocab_size.
 
 import contextlib
 from dataclasses import replace
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +34,7 @@ class Lane:
         self.texts = torch.cat([some, uniform(some[0], vocab_size(model))])
         self.expected = Expected(copied(model))
         self.ready, self.state = model, None
+        self.coldest: float | None = None
         self.generations: dict[str, Tensor | None] = {}
         self.compares_draws = True
         self.in_vain = 0
@@ -59,6 +59,8 @@ class Lane:
         """
         twin = self.copy() if any(getattr(step, "twin", False) for step in script) else None
         generates = any(isinstance(step, Generate) for step in script)
+        if generates and self.coldest is None:
+            self.coldest = self.coldest_for_greedy()
         coldest = self.coldest if generates else NEARLY_GREEDY
         play = Play(self.fresh(), self.texts if given is None else given, twin, coldest)
         outcome = Outcome(step=len(script))
@@ -96,8 +98,7 @@ class Lane:
                     outcome.wrong(number, problem)
         return outcome
 
-    @cached_property
-    def coldest(self) -> float:
+    def coldest_for_greedy(self) -> float:
         """0 if `generate` takes that for greedy without a cache, else a temperature close to it."""
         step = Generate(1, min(3, self.room - 1), use_cache=False)
         prompt = on_device(self.texts[0, :1, :1], self.model)
