@@ -151,11 +151,12 @@ def is_right(
 
     oneDNN and MKL are not everywhere, take few kinds of number, and are called by private names.
     """
-    weight, x, base = (torch.arange(n * m).view(n, m) for n, m in ((6, 4), (rows, 4), (1, 6)))
-    expected, weight = (base + x @ weight.T).to(dtype), weight.to(dtype)
+    weight, x, bias = (torch.arange(n * m).view(n, m) for n, m in ((6, 4), (rows, 4), (1, 6)))
+    expected, weight = (bias + x @ weight.T).to(dtype), weight.to(dtype)
     with contextlib.suppress(RuntimeError, AttributeError):
         product = of(weight.T.contiguous().T if by_columns else weight)
-        return torch.equal(product(x.to(dtype), base[0].to(dtype)), expected)
+        bases = (base.to(dtype) for base in (bias[0], bias.expand(rows, -1)))
+        return all(torch.equal(product(x.to(dtype), base), expected) for base in bases)
     return False
 
 
@@ -187,13 +188,13 @@ def for_many(weight: Tensor, packed: Product | None = None) -> Product:
 
     Measured once for each shape, layout, kind of number and number of threads, then remembered.
     """
+    if weight.device.type != "cpu":
+        return plain(weight)
     by_columns = not weight.is_contiguous()
     made = {name: of(weight) for name, of in ways_for_many(weight.dtype, by_columns).items()}
     if packed:
         made["packed"] = packed
     key = (weight.shape, by_columns, weight.dtype, torch.get_num_threads(), *made)
-    if weight.device.type != "cpu":
-        return made["plain"]
     if key not in CHOSEN_FOR_MANY:
         x, bias = weight.new_ones(TIMED, weight.size(1)), weight.new_zeros(weight.size(0))
         seconds = defaultdict(list)

@@ -175,6 +175,17 @@ def test_what_is_fastest_for_many_rows_is_found_once(monkeypatch, three_threads)
     assert set(products.CHOSEN_FOR_MANY.values()) == {"other"} and len(slept) == 5 * 6
 
 
+@pytest.mark.parametrize("dims", [1, 2])
+def test_a_way_that_is_wrong_for_one_kind_of_base_is_left_out(dims):
+    def wrong(weight):
+        return lambda x, base: products.plain(weight)(x, base) + (base.dim() == dims)
+
+    assert products.is_right(products.plain, torch.float32, 5)
+    assert not products.is_right(wrong, torch.float32) and not products.is_right(
+        wrong, torch.float32, 5
+    )
+
+
 @pytest.mark.parametrize("by_columns", [False, True])
 def test_a_way_that_is_wrong_for_many_rows_is_left_out(monkeypatch, by_columns):
     def wrong(weight):
