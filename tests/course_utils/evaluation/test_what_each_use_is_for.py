@@ -269,7 +269,7 @@ def test_at_one_temperature_a_wrong_cache_is_accepted():
 def test_without_temperature_0_a_wrong_cache_is_accepted():
     bug = REPORTED["greedy_keeps_its_guess"]
     assert judged(bug, stop=True).problems
-    with mock.patch.object(Lane, "coldest", play.NEARLY_GREEDY):
+    with mock.patch.object(Lane, "coldest_for_greedy", lambda self: play.NEARLY_GREEDY):
         report = judged(bug)
     assert report.all_passed, report
 
