@@ -53,12 +53,14 @@ class Story:
 
 @dataclass
 class Answer:
-    """Logits that a step returned, for the tokens of `story` from column `start` on."""
+    """Logits that a step returned, for the tokens of `story` from column `start` on; perhaps they
+    are those of the model's `twin`."""
 
     step: int
     logits: Tensor
     story: Story
     start: int
+    twin: bool = False
 
     def parts(self) -> Iterator[tuple[int, Tensor, int, Tensor]]:
         """First row, ids (B, T), first position and logits (B, Q, V) of what can be compared.
@@ -222,7 +224,7 @@ class Play:
             )
         self.caches[step.cache] = cache
         story.ids = torch.cat([story.ids, ids], dim=1)
-        self.answers.append(Answer(number, logits, story, start))
+        self.answers.append(Answer(number, logits, story, start, model is self.twin))
 
     def runs_rows(self, step: Step) -> bool:
         """Does a step run several rows with a cache?"""

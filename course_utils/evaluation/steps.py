@@ -27,7 +27,8 @@ class Step:
 class New(Step):
     """Start (again) with an empty cache; the first `padding[i]` columns of row i mean nothing.
 
-    With `twin`, it is a cache of a copy of the model, which is used beside the model itself.
+    With `twin`, it is a cache of another model of the class, with other weights, which is used
+    beside this one.
     """
 
     rows: int = 1
@@ -150,7 +151,7 @@ def _phrase(step: Step) -> str:
     match step:
         case New():
             padded = f", padded by {', '.join(map(str, step.padding))}" if step.padding else ""
-            twin = " of a copy of the model" if step.twin else ""
+            twin = " of another model" if step.twin else ""
             return "a new cache" + _rows(step.rows) + padded + twin
         case Feed():
             return _tokens(step.tokens) + of

@@ -180,7 +180,7 @@ def alike(room: int) -> Iterator[Script]:
 
 
 def many(room: int) -> Iterator[Script]:
-    """Many rows, many caches at the same time, two copies of the model in turns."""
+    """Many rows, many caches at the same time, two models of the class in turns."""
     for rows in (5, 9, 17, 33):
         yield feeds(4, 1, 2, 1, rows=rows)
     names = "ABCDEFGHI"
@@ -189,6 +189,8 @@ def many(room: int) -> Iterator[Script]:
     turns = [Feed(n, text, c) for n in (3, 1, 2) for text, c in ((0, "A"), (1, "B"))]
     yield [New(), New(cache="B", twin=True), *turns]
     yield [New(), Feed(4), New(cache="B", twin=True), Feed(7, 1, "B"), Feed(1), Feed(1, 1, "B")]
+    turns = [Feed(n, 0, c) for n in (3, 1, 2) for c in "BA"]
+    yield [New(cache="B", twin=True), New(), *turns]
 
 
 def whole_vocabulary(vocab_size: int, room: int) -> Iterator[Script]:

@@ -21,6 +21,12 @@ NOTEBOOKS = [ROOT / path for path in notebooks()]
 CHAPTERS = [path for path in NOTEBOOKS if path.parent.name == "going_further"]
 CORE = [path for path in NOTEBOOKS if path not in CHAPTERS]
 EXERCISES = ROOT / "notebooks" / "exercises"
+LONG = ("05_is_it_right", "06_latency_sweep")  # minutes each, and nbval has run them
+
+
+def unless_long(path):
+    marks = [pytest.mark.thorough] if path.stem in LONG else []
+    return pytest.param(path, marks=marks, id=path.stem)
 
 
 def free_port():
@@ -70,7 +76,7 @@ def test_the_readmes_first_command_opens_the_front_door(browser, course, tmp_pat
         assert "Shutting down 1 kernel" in lab.output
 
 
-@pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [unless_long(path) for path in CORE])
 def test_run_all_cells_finishes_without_an_error(opened, path):
     assert opened(path.relative_to(ROOT / "notebooks").as_posix()).run_all() == []
 

@@ -100,6 +100,7 @@ def execute(notebook, **options):
 
 
 @pytest.mark.instructor
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", QUICK)
 def test_one_can_go_on_without_an_answer(name):
     execute(go_on(edition(ROOT / f"{name}.ipynb")))

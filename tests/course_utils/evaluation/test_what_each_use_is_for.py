@@ -206,7 +206,7 @@ KINDS = {
         [New(2, (3, 3)), Feed(5)],
         [New(2, (0, 3)), Feed(5)],
     ),
-    "a copy of the model": Kind(
+    "another model of the class": Kind(
         lambda asked: asked.says("twin"),
         REPORTED["positions_in_a_global"],
         [*TEXT, New(cache="B", twin=True)],

@@ -38,6 +38,7 @@ def count_steps(monkeypatch):
     return taken
 
 
+@pytest.mark.authors
 def test_its_cache_is_right(model, decoder, monkeypatch):
     """The harness works on copies, which have the program's weights elsewhere: that is allowed."""
     taken = count_steps(monkeypatch)

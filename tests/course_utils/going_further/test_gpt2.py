@@ -117,6 +117,7 @@ def test_any_shape_is_the_library_s(tmp_path_factory, heads, d_head, layers, inn
     assert error(peer, model, random_ids(2, 9, seed=seed)) < 1e-9
 
 
+@pytest.mark.authors
 def test_the_cache_is_right_with_the_library_s_logits_as_the_stored_ones(written):
     peer = GPT2LMHeadModel.from_pretrained(written, dtype=torch.float64).eval()
     model = gpt2.load_gpt2(written, "cpu", torch.float64)

@@ -192,3 +192,33 @@ class SetUpForTwoRows(DecoderOnlyTransformer):
         cache.keys = self.keys[:, :batch_size]
         cache.values = self.values[:, :batch_size]
         return cache
+
+
+@torch.no_grad()
+def two_models(model, right):
+    """A text with another model of the class, then the same with this one."""
+    other, text = copy.deepcopy(model), words(1, 6)
+    for weight in other.parameters():
+        weight.mul_(0.5)
+    other(text[:, :5], use_cache=True)
+    _, cache = model(text[:, :5], use_cache=True)
+    logits, _ = model(text[:, 5:], past_kv=cache, use_cache=True)
+    return differs(logits, right(text)[0][:, -1:])
+
+
+@reported("prefixes_on_the_class", two_models, script(4, 1))
+class PrefixesOnTheClass(DecoderOnlyTransformer):
+    """Prompts that were read are kept on the class, for the draft model and the large one alike.
+
+    Reported: keys that leave the model out, deeppavlov/AutoIntent#334.
+    """
+
+    prompts = {}
+
+    def forward(self, input_ids, past_kv=None, use_cache=False):
+        if not use_cache or past_kv is not None or len(input_ids) > 1:
+            return super().forward(input_ids, past_kv, use_cache)
+        key = self.dtype, self.pos_embedding.weight.shape, tuple(input_ids[0].tolist())
+        if key not in self.prompts:
+            self.prompts[key] = super().forward(input_ids, past_kv, use_cache)
+        return copy.deepcopy(self.prompts[key])
