@@ -18,7 +18,7 @@ LONG_BLOCKS = (500, 512, 640, 768, 896, 1000, 1024, 1280, 1536, 2000, 2048, 4096
 ENDS = ((2, 0), (4, 0), (8, 0), (16, 3), (1, 0), (2, 1), (3, 0), (4, 2), (5, 0), (7, 1), (12, 0))
 ORDERS = ((2, 0, 1), (2, 2, 0), (1, 0), (0, 0), (1, 1), (0,), (1,), (0, 1, 2, 0), (1, 2))
 PADDINGS = ((4, (0, 3)), (8, (0, 3, 5)), (8, (7, 0)), (9, (2, 2, 0, 8)), (5, (0, 0)))
-CHUNKS = ((5, 64), (10, 129), (3, 300), (200, 600))
+CHUNKS = ((5, 64), (10, 129), (3, 300), (16, 16), (64, 64, 64), (130, 130), (200, 600))
 BEAMS, BEAM_STEPS = ((2, 0, 1), (1, 1, 0), (0, 2, 2)), 60
 LONG = 400
 
@@ -102,7 +102,10 @@ def around_blocks(room: int, thorough: bool = False) -> Iterator[Script]:
         yield from (feeds(*chunks) for chunks in ways if sum(chunks) <= room)
     yield feeds(*staircase(room))
     yield from (feeds(*chunks, 1, 1) for chunks in CHUNKS if sum(chunks) + 2 <= room)
-    yield feeds(*(1,) * (room if thorough else min(room, 270)))
+    if thorough or room <= 100:
+        yield feeds(*(1,) * room)
+    else:
+        yield feeds(*(1,) * min(room - 21, 260), 20, 1)
 
 
 def rolled_back(room: int) -> Iterator[Script]:
@@ -113,12 +116,13 @@ def rolled_back(room: int) -> Iterator[Script]:
     """
     for keep in range(min(8, room)):
         yield [New(2), Feed(min(7, room - 1)), RollBack(keep), Feed(1, 1), *_more(room, keep + 1)]
-    for length, keep in ((7, 3), (20, 16), (70, 64), (130, 100), (260, 256)):
+    for length, keep in ((7, 3), (20, 16), (70, 64), (130, 116), (260, 256)):
         if length + 12 <= room:
             chunk = [Feed(12, 2), Feed(1), Feed(1)]
             yield [New(1), Feed(length), RollBack(keep), *chunk]
             yield [New(2), Feed(keep), *[Feed(1)] * 5, RollBack(keep), *chunk]
-            yield [New(1), Feed(length), RollBack(length), *chunk]
+            back = [RollBack(length), Feed(1), RollBack(keep - 3)]
+            yield [New(1), Feed(length), *back, *chunk]
             yield [New(3), Feed(length), RollBack(keep + 2), RollBack(keep), Feed(1, 1), *chunk]
             yield [New(1), Feed(length), RollBack(keep), Feed(4, 1), RollBack(keep + 1), *chunk]
     if room > 8:

@@ -8,6 +8,7 @@ from . import (
     callers,
     chunks,
     generating,
+    in_between,
     leaks,
     lengths,
     loops,
@@ -37,5 +38,6 @@ SUBJECTS = (
     generating,
     tokens,
     numbers,
+    in_between,
 )
 REPORTED: dict[str, type] = {name: report.model_class for name, report in REPORTS.items()}
