@@ -25,7 +25,10 @@ TOLERANCE = {
 MARGIN = 8
 SMALL = 0.1  # of the largest number of a dict
 COMPARED = 12
-DETACHED = "Training needs this gradient: is something detached on the way?"
+DETACHED = (
+    "Training needs this gradient: is something detached on the way (`detach`, `.data`, `item`, "
+    "`no_grad`), or changed in place?"
+)
 
 
 def judge(
@@ -153,8 +156,7 @@ def gradients(function: Callable) -> Answer:
         leaves = [x for x in own.args if isinstance(x, Tensor) and x.requires_grad]
         if not isinstance(found, Tensor) or not found.requires_grad:
             raise AssertionError(
-                "gives a result that has no gradient, so nothing before it would learn. Is there "
-                "a `detach`, `.data`, `item` or `no_grad` in it"
+                "gives a result that has no gradient, so nothing before it would learn"
             )
         weighting = torch.linspace(-1, 2, found.numel(), dtype=found.dtype).view(found.shape)
         found = backwards((found * weighting).sum(), leaves)

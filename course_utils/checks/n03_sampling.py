@@ -105,7 +105,7 @@ def check_keep_top_k(keep_top_k: Callable[[Tensor, int], Tensor]) -> str:
     """Notebook 03, exercise 1. Returns a verdict; raises AssertionError on a wrong cut."""
     ks = st.one_of(st.integers(1, 4), st.sampled_from((6, 100)))
     row, other = [1.0, 4.0, 2.0, 3.0], [-5.0, -1.0, -2.0, -4.0]
-    first = [(row,), (row, other), ([2.0, 1.0, 1.0, 0.0],)]
+    first = [(row,), (row, other), ([2.0, 1.0, 1.0, 0.0],), ([0.0, 1e-6, -1.0],)]
     judge(
         calling(keep_top_k),
         calling(right.keep_top_k),
@@ -271,7 +271,7 @@ def check_keep_top_p(keep_top_p: Callable[[Tensor, float], Tensor]) -> str:
     ps = st.sampled_from((0.5, 0.9, 0.3, 0.7, 0.1, 0.95, 0.99, 1.0))
     rows = torch.tensor([[2.0, 4.0, 1.0, 3.0], [0.2, 0.1, 0.3, 0.0]])
     easy = [(rows[:1], p) for p in (0.5, 0.8, 0.95, 1.0)] + [(rows, p) for p in (0.6, 0.9, 1.0)]
-    easy += [(torch.tensor([[0.0, -9.5, -10.0, -9.8]]), 1.0)]
+    easy += [(torch.tensor([[0, -9.5, -10, -9.8]]), 1.0), (torch.linspace(0, 1, 99)[None], 0.04)]
     equal = [(torch.zeros(1, n, dtype=dtype), 0.5) for n in (2, 4) for dtype in FLOATS]
     judge(
         _settled(calling(keep_top_p)),

@@ -32,6 +32,10 @@ def cut_in_place(x, k):
     return x.masked_fill_(~at_least(x, k), -INF)
 
 
+def nearly_tied_stay(x, k):
+    return x.masked_fill(x < x.topk(min(k, x.size(-1))).values[:, -1:] - 1e-5, -INF)
+
+
 def mask_on_the_cpu(x, k):
     return torch.where(torch.zeros(x.shape, dtype=torch.bool) | at_least(x, k), x, -INF)
 
@@ -65,6 +69,7 @@ def in_float32(x, k):
         (lambda x, k: None, "is None"),
         (lambda x, k: x.topk(k)[:, -1:], "returns several things: unpack them first"),
         (in_float32, "expected"),
+        (nearly_tied_stay, "1e-06"),
     ],
 )
 def test_wrong_top_k(answer, words):
@@ -166,6 +171,7 @@ def as_many_as_row_0(logits, p):
         (in_their_places, "sort them first"),
         (overflows, "exp overflows for large logits"),
         (keeps_ties, "Words tied with the last one stay"),
+        (lambda x, p: keep_top_p(x, max(p, 0.1)), "0.04\\) is 0.9.*expected -inf"),
         (lambda x, p: keep_top_p(x, min(1, p + 0.1)), "with the probabilities.*expected"),
         (lambda x, p: torch.softmax(keep_top_p(x, p), -1), "results of a softmax"),
         (lambda x, p: keep_top_p(torch.log_softmax(x, -1), p), "results of a log_softmax"),
