@@ -286,6 +286,9 @@ def main() -> int:
         return 0 if run(args) else 1
     except KeyboardInterrupt:
         return 130
+    except SystemExit:  # its status 0 would read as passed
+        print("error: the model's code ended the program, as sys.exit does.", file=sys.stderr)
+        return 2
     except Exception as error:
         kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
         print(f"error: {kind}{' '.join(str(error).split())}", file=sys.stderr)

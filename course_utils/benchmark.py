@@ -55,7 +55,11 @@ def generation(
     """The tokens of a greedy generation after a `prompt` (1, T).
 
     `contender` is one of `CACHES`, or `OWN_CACHE` for any model with the course's interface.
+    Raises ValueError for another.
     """
+    if contender not in (*CACHES, OWN_CACHE):
+        known = ", ".join(map(repr, (*CACHES, OWN_CACHE)))
+        raise ValueError(f"contender={contender!r}: choose one of {known}.")
     options = {"use_cache": contender != NO_CACHE}
     if contender in (GROWING, PREALLOCATED):
         options["past_kv"] = CACHES[contender](model, prompt.size(0))
@@ -252,7 +256,10 @@ def growth_exponent(
     """Fit seconds = c * tokens ** exponent; return the exponent and its 95 % interval.
 
     A straight line through the logarithms; the interval is a bootstrap over the points.
+    Raises ValueError for fewer than three of them.
     """
+    if len(tokens) < 3:
+        raise ValueError(f"A growth exponent needs at least 3 points, and {len(tokens)} came.")
     x, y = np.log(np.asarray(tokens, dtype=float)), np.log(np.asarray(seconds, dtype=float))
     rng = np.random.default_rng(seed)
     slopes = []
@@ -269,6 +276,8 @@ def misfit(tokens: Sequence[float], seconds: Sequence[float], law: str) -> float
 
     "power" is c * tokens ** p; "exponential" is c * exp(tokens / scale).
     """
+    if law not in ("power", "exponential"):
+        raise ValueError(f"law={law!r}: choose power or exponential.")
     x, y = np.asarray(tokens, dtype=float), np.log(np.asarray(seconds, dtype=float))
     x = np.log(x) if law == "power" else x
     return float(np.sqrt(np.mean((y - np.polyval(np.polyfit(x, y, 1), x)) ** 2)))

@@ -61,6 +61,15 @@ def check_request(
     top_p: float | None = None,
 ) -> None:
     """Raise ValueError, before any work is done, if a generation cannot be carried out."""
+    if not isinstance(input_ids, Tensor):
+        raise ValueError(
+            f"The prompt is a {type(input_ids).__name__}, expected a tensor of token ids. From a "
+            "list of ids: torch.tensor([ids])."
+        )
+    if input_ids.is_floating_point() or input_ids.dtype == torch.bool:
+        raise ValueError(
+            f"The prompt holds {input_ids.dtype}, expected whole numbers. Token ids are torch.long."
+        )
     if input_ids.dim() != 2 or input_ids.size(1) == 0:
         raise ValueError(
             f"The prompt has shape {tuple(input_ids.shape)}, expected (batch, seq_len) with at "

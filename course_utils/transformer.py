@@ -206,8 +206,12 @@ def load_weights(model: nn.Module, path: Path | str = WEIGHTS) -> None:
             "pickle that holds more than tensors, which is never loaded. Save one with "
             "torch.save(model.state_dict(), path)."
         ) from None
-    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(t, Tensor) for name, t in state.items()
+    ):
         raise ValueError(f"{path} holds no state dict: expected a dict from names to tensors.")
+    if unreal := [name for name, t in state.items() if t.is_complex()]:
+        raise ValueError(f"{path} holds complex numbers in {unreal[0]}; expected real ones.")
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:

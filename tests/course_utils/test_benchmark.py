@@ -157,6 +157,23 @@ def test_misfit_tells_a_power_law_from_an_exponential():
         assert benchmark.misfit(tokens, seconds, other) > 0.3
 
 
+def test_a_law_that_is_not_known_is_refused():
+    with pytest.raises(ValueError, match="law='powre': choose power or exponential"):
+        benchmark.misfit([1, 2, 4], [1.0, 2.0, 4.0], "powre")
+
+
+@pytest.mark.parametrize("points", [0, 2])
+def test_a_growth_exponent_needs_three_points(points):
+    tokens = [10, 20, 40][:points]
+    with pytest.raises(ValueError, match=f"at least 3 points, and {points} came"):
+        benchmark.growth_exponent(tokens, tokens)
+
+
+def test_a_contender_that_is_not_known_is_not_timed_as_another():
+    with pytest.raises(ValueError, match="contender='growing': choose one of 'no cache', "):
+        benchmark.token_times(small_model(), random_ids(1, 3), 2, "growing")
+
+
 def test_cost_model_recovers_its_constants():
     model = small_model()
     tokens = np.arange(20, 1000, 40)

@@ -118,3 +118,11 @@ def test_thorough_reaches_the_judgement(cli, files, monkeypatch):
     for flags in (["run", "--thorough"], ["kv_evaluate", "--thorough"], ["kv_evaluate"]):
         assert cli("--mode", *flags, *files)[0] == 0
     assert asked == [True, True, False]
+
+
+@pytest.mark.parametrize("leaves", ["sys.exit()\n", "def Mine():\n    sys.exit(0)\n"])
+def test_a_file_that_ends_the_program_has_not_passed(cli, tmp_path, leaves):
+    file = mine(tmp_path, "import sys\n\n" + leaves)
+    status, out, err = cli("--mode", "kv_evaluate", "--model", file)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ") and "sys.exit" in err and err.count("\n") == 1

@@ -117,6 +117,21 @@ def test_ids_outside_the_vocabulary_are_refused(token):
         small_model().generate(torch.tensor([[1, token]]), 1)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ([[1, 2]], r"a list, expected a tensor.*torch\.tensor\(\[ids\]\)"),
+        (None, "a NoneType, expected a tensor"),
+        (torch.ones(1, 2), "holds torch.float32, expected whole numbers"),
+        (torch.ones(1, 2, dtype=torch.bool), "holds torch.bool, expected whole numbers"),
+    ],
+)
+def test_a_prompt_that_holds_no_ids_is_refused(prompt, words):
+    for asked in (lambda: stream(small_model(), prompt, 2), lambda: generate(None, prompt, 2)):
+        with pytest.raises(ValueError, match=words):
+            asked()
+
+
 def test_the_last_position_can_be_reached():
     model = small_model()
     assert model.generate(random_ids(1, 4), 20, temperature=0).shape == (1, 24)

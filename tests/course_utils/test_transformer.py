@@ -209,6 +209,19 @@ def test_truncated_empty_and_wrong_weights_are_named(tmp_path):
         load_weights(model, tmp_path / "missing.pt")
 
 
+def test_weights_without_names_and_complex_ones_are_refused(tmp_path):
+    model = small_model()
+    before = model.norm.weight.clone()
+    state, path = model.state_dict(), tmp_path / "weights.pt"
+    torch.save(dict(enumerate(state.values())), path)
+    with pytest.raises(ValueError, match=r"weights\.pt holds no state dict: .*names to tensors"):
+        load_weights(model, path)
+    torch.save(state | {"norm.weight": state["norm.weight"] * 1j}, path)
+    with pytest.raises(ValueError, match="complex numbers in norm.weight"):
+        load_weights(model, path)
+    assert torch.equal(model.norm.weight, before)
+
+
 def test_bad_configs_are_named(tmp_path):
     path = tmp_path / "config.json"
     for text, words in (("{", "not valid JSON"), ("[1]", "whole numbers"), ('{"a": "b"}', "whole")):
