@@ -155,7 +155,9 @@ class Measured:
 
     What the processes of a sandbox share counts once: a kernel has most of its forker's memory.
     The rest is what is outside: this process less what it had before, pytest, those that read.
-    What other tests have left running (a browser, a server) is not of this grader.
+    What other tests have left running (a browser, a server) is not of this grader. What is outside
+    counts if it is there at two looks in turn: until a new process runs its own program, it has its
+    parent's memory.
     """
 
     def __init__(self):
@@ -166,11 +168,13 @@ class Measured:
         self.thread = threading.Thread(target=self.watch)
 
     def watch(self):
+        last = 0
         while not self.over.wait(0.2):
             outside = {os.getpid(), *guard.below(os.getpid())} - self.others
             inside = list(sandboxes())  # after the others: what begins in between is in neither
             outside -= {one for every in inside for one in every}
-            self.outside = max(self.outside, sum(map(guard.held, outside)) - self.before)
+            now = sum(map(guard.held, outside)) - self.before
+            self.outside, last = max(self.outside, min(now, last)), now
             for every in inside:
                 if sum(map(guard.held, every)) > self.inside:  # quicker, and never less
                     self.inside = max(self.inside, sum(map(guard.share, every)))
