@@ -22,6 +22,7 @@ from course_utils.evaluation import (
     uncached,
     words,
 )
+from course_utils.evaluation.lane import lane_in
 from course_utils.evaluation.systematic import generations
 from course_utils.kv_cache import GrowingCache, PreallocatedCache
 from course_utils.left_padding import LeftPaddedTransformer
@@ -438,3 +439,27 @@ def test_the_model_comes_back_as_it_went_in():
     assert model.training
     assert set(vars(model)) == attributes
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+
+
+class PackedBefore(DecoderOnlyTransformer):
+    """With a cache it uses a copy of its last bias, made when the weights were loaded."""
+
+    packed = None
+
+    def forward(self, input_ids, past_kv=None, use_cache=False):
+        logits, past_kv = super().forward(input_ids, past_kv, use_cache)
+        if use_cache and self.packed is not None:
+            logits = logits - self.output_projection.bias + self.packed
+        return logits, past_kv
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_other_model_has_other_weights_unless_the_class_is_wrong_with_them(packed):
+    model = small_model(PackedBefore, dtype=torch.float64)
+    if packed:
+        model.packed = model.output_projection.bias.detach().clone()
+    lane = lane_in(model)
+    bias = lane.another().output_projection.bias
+    assert torch.equal(bias, model.output_projection.bias) == packed
+    in_turns = [New(), New(cache="B", twin=True), Feed(3), Feed(3, 1, "B"), Feed(1)]
+    assert lane.play(in_turns).problem is None

@@ -206,9 +206,9 @@ def two_models(model, right):
     return differs(logits, right(text)[0][:, -1:])
 
 
-@reported("prefixes_on_the_class", two_models, script(4, 1))
-class PrefixesOnTheClass(DecoderOnlyTransformer):
-    """Prompts that were read are kept on the class, for the draft model and the large one alike.
+@reported("last_prompt_on_the_class", two_models, script(4, 1))
+class LastPromptOnTheClass(DecoderOnlyTransformer):
+    """The last prompt is kept on the class, for the draft model and the large one alike.
 
     Reported: keys that leave the model out, deeppavlov/AutoIntent#334.
     """
@@ -220,5 +220,6 @@ class PrefixesOnTheClass(DecoderOnlyTransformer):
             return super().forward(input_ids, past_kv, use_cache)
         key = self.dtype, self.pos_embedding.weight.shape, tuple(input_ids[0].tolist())
         if key not in self.prompts:
+            self.prompts.clear()
             self.prompts[key] = super().forward(input_ids, past_kv, use_cache)
         return copy.deepcopy(self.prompts[key])
